@@ -1,0 +1,36 @@
+# Two commands are all a visitor needs: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint types imports tests clean
+.DEFAULT_GOAL := demo
+
+$(READY): pyproject.toml constraints/cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt \
+		-e ".[all]" -r constraints/test.txt
+	touch $(READY)
+
+demo: $(READY)  ## segments a picture with the packaged model; needs no model hub
+	$(BIN)/attnchain segment examples/astronaut.png --out out/demo
+
+test: lint types imports tests  ## everything CI checks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/pyright
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+tests: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) out
