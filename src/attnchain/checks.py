@@ -1,0 +1,81 @@
+"""Argument checks of all layers: each says what was expected and what came."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from attnchain.errors import NotStochasticError, ShapeError
+
+
+def check_floating(tensor: Tensor, name: str) -> None:
+    """Raises ShapeError unless the argument is a real floating-point tensor."""
+    if not isinstance(tensor, Tensor):
+        message = f"{name} must be a torch tensor, but is {type(tensor).__name__}"
+        raise ShapeError(message)
+    if not tensor.is_floating_point():
+        message = f"{name} must be a floating-point tensor, but has {tensor.dtype}"
+        raise ShapeError(message)
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Raises NotStochasticError where entries are infinite or not numbers."""
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        bad = int((~finite).sum())
+        place = torch.nonzero(~finite)[0].tolist()
+        message = (
+            f"{name} has {bad} entries that are infinite or not a number, the first "
+            f"at {place}; look for an overflow in the model (half precision?) first"
+        )
+        raise NotStochasticError(message)
+
+
+def check_rows(matrix: Tensor, tolerance: float) -> None:
+    """Raises NotStochasticError unless entries are >= 0 and rows sum to one."""
+    check_finite(matrix, "the transition matrix")
+    smallest = float(matrix.min())
+    deviation = (matrix.sum(-1, dtype=torch.float64) - 1).abs()
+    worst = float(deviation.max())
+    if smallest >= 0 and worst <= tolerance:
+        return
+    row = torch.unravel_index(deviation.argmax(), deviation.shape)
+    row_index = tuple(int(i) for i in row)
+    message = (
+        "rows of a transition matrix must be >= 0 and sum to one within "
+        f"{tolerance:g}; row {row_index} sums to "
+        f"{float(matrix[row_index].sum(dtype=torch.float64)):.6g} and the smallest "
+        f"entry is {smallest:.3g}. If the entries are weights rather than "
+        "probabilities, pass them through attnchain.operators.normalize_rows"
+    )
+    raise NotStochasticError(message)
+
+
+def check_distribution(vector: Tensor, n_states: int, name: str) -> None:
+    """Raises unless the last axis is a distribution over the given number of states."""
+    check_floating(vector, name)
+    if vector.ndim == 0 or vector.shape[-1] != n_states:
+        message = (
+            f"{name} must have {n_states} entries in its last axis, one for each "
+            f"state, but has shape {tuple(vector.shape)}"
+        )
+        raise ShapeError(message)
+    check_finite(vector, name)
+    total = vector.sum(-1, dtype=torch.float64)
+    worst = float((total - 1).abs().max())
+    tolerance = max(1e-6, 4 * math.sqrt(n_states) * torch.finfo(vector.dtype).eps)
+    if float(vector.min()) < 0 or worst > tolerance:
+        message = (
+            f"{name} must be a distribution (entries >= 0, sum 1), but its smallest "
+            f"entry is {float(vector.min()):.3g} and its sum is off by {worst:.3g}; "
+            f"divide it by its sum"
+        )
+        raise NotStochasticError(message)
+
+
+def check_fraction(value: float, name: str, *, zero: bool = False) -> None:
+    """Raises ValueError unless the number lies in (0, 1], or [0, 1] with `zero`."""
+    inside = (0 <= value <= 1) if zero else (0 < value <= 1)
+    if not inside:
+        interval = "[0, 1]" if zero else "(0, 1]"
+        raise ShapeError(f"{name} must lie in {interval}, but is {value!r}")

@@ -1,0 +1,88 @@
+"""Every error and warning of attnchain: what was expected, what came, what to do.
+
+`ChainError` is the common base, for catching; it is never raised itself. Each class
+also derives from the builtin a caller would expect (`ValueError`, `RuntimeError`,
+`LookupError`, `ImportError`).
+"""
+
+from typing import Any
+
+
+class ChainError(Exception):
+    """Base of all errors raised by attnchain; catch it, it is never raised itself."""
+
+
+class ShapeError(ChainError, ValueError):
+    """An argument's axes, dtype or device do not fit the operator or each other."""
+
+
+class GridError(ChainError, ValueError):
+    """The token layout (prefix, rows, columns) of a model or input is not known."""
+
+
+class NotStochasticError(ChainError, ValueError):
+    """Rows do not sum to one, or entries are negative, infinite or not numbers."""
+
+
+class ReducibleChainError(ChainError, ValueError):
+    """The chain has more than one closed class, or states it never returns to."""
+
+
+class ConvergenceError(ChainError, RuntimeError):
+    """A solver stopped before its tolerance; `result` holds what it had reached.
+
+    Attributes:
+        result: The unfinished result, with its residual and counts.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class CaptureError(ChainError, RuntimeError):
+    """Attention could not be read from the running model."""
+
+
+class UnsupportedModelError(CaptureError):
+    """The model computes attention in a way that cannot be read."""
+
+
+class SiteNotFoundError(CaptureError, LookupError):
+    """No captured attention matches the asked layer, head, name or step."""
+
+
+class NothingCapturedError(CaptureError):
+    """The model ran, but no attention call was seen."""
+
+
+class CaptureBudgetError(CaptureError):
+    """Keeping the next record would exceed the byte budget given to the capture."""
+
+
+class ModelNotFoundError(ChainError, LookupError):
+    """No model of that name, or its weights cannot be reached."""
+
+
+class ImageError(ChainError, ValueError):
+    """A picture cannot be read, is too large, or a point lies outside it."""
+
+
+class OutputError(ChainError, OSError):
+    """A result cannot be written."""
+
+
+class MissingExtraError(ChainError, ImportError):
+    """An optional package is not installed; the message names the extra to install."""
+
+
+class NumericalWarning(UserWarning):
+    """The answer is right to the stated bound, but the input is near a limit."""
+
+
+class SlowMixingWarning(NumericalWarning):
+    """The chain mixes so slowly that iterations or error bounds grow large."""
+
+
+class MaterializationWarning(UserWarning):
+    """An n x n matrix above the memory budget is about to be stored."""

@@ -1,0 +1,41 @@
+"""What a chain is: transitions with push and pull, and their algebra.
+
+Leaves: `DenseTransition` stores its matrix, `AttentionTransition` reads it from
+queries and keys. Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chains:
+`Restricted`, `ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`. Ways in and out:
+`as_transition`, `normalize_rows`, `to_scipy`.
+"""
+
+from attnchain.operators.algebra import Mixture, Power, Product
+from attnchain.operators.attention import AttentionTransition
+from attnchain.operators.base import AbstractTransition
+from attnchain.operators.damped import Damped
+from attnchain.operators.dense import DenseTransition
+from attnchain.operators.interop import as_transition, normalize_rows, to_scipy
+from attnchain.operators.memory import fits_budget
+from attnchain.operators.transform import (
+    ColumnNormalized,
+    Lazy,
+    Permuted,
+    Restricted,
+    Reversed,
+)
+
+__all__ = [
+    "AbstractTransition",
+    "AttentionTransition",
+    "ColumnNormalized",
+    "Damped",
+    "DenseTransition",
+    "Lazy",
+    "Mixture",
+    "Permuted",
+    "Power",
+    "Product",
+    "Restricted",
+    "Reversed",
+    "as_transition",
+    "fits_budget",
+    "normalize_rows",
+    "to_scipy",
+]

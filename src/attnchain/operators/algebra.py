@@ -1,0 +1,225 @@
+"""Chains made of chains: convex mixtures, products, powers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from attnchain.checks import check_distribution
+from attnchain.errors import ShapeError
+from attnchain.operators.base import (
+    AbstractDerived,
+    AbstractTransition,
+    BatchIndex,
+    Target,
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class Mixture(AbstractTransition):
+    r"""Convex combination of chains: one step in a head drawn by weight.
+
+    $P = \sum_c w_c P_c$. All chains of all components take part, so the heads of
+    several layers mix into one single chain; products run over one component at a
+    time.
+
+    Args:
+        components: Transitions over the same states, batched or not.
+        weights: One tensor for each component, shaped like its `batch_shape`; >= 0
+            and together summing to one.
+
+    Raises:
+        ShapeError: Nothing to mix, the states differ or the weights do not fit.
+        NotStochasticError: The weights are not a distribution.
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> stay, swap = torch.eye(2), torch.eye(2).flip(0)
+        >>> heads = as_transition(torch.stack([stay, swap]))
+        >>> Mixture([heads], [torch.tensor([0.75, 0.25])]).to_dense()
+        tensor([[0.7500, 0.2500],
+                [0.2500, 0.7500]])
+    """
+
+    components: tuple[AbstractTransition, ...]
+    weights: tuple[Tensor, ...]
+
+    def __init__(
+        self, components: Sequence[AbstractTransition], weights: Sequence[Tensor]
+    ) -> None:
+        _check_same_states(components, "Mixture")
+        shapes = [tuple(c.batch_shape) for c in components]
+        if [tuple(w.shape) for w in weights] != shapes:
+            message = (
+                f"weights must have the components' batch shapes {shapes}, but have "
+                f"{[tuple(w.shape) for w in weights]}"
+            )
+            raise ShapeError(message)
+        together = torch.cat([w.reshape(-1) for w in weights])
+        check_distribution(together, together.numel(), "weights")
+        like = {"dtype": components[0].dtype, "device": components[0].device}
+        object.__setattr__(self, "components", tuple(components))
+        object.__setattr__(self, "weights", tuple(w.to(**like) for w in weights))
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.components[0].shape[-2:]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.components[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.components[0].device
+
+    def to(self, target: Target) -> Self:
+        components = [component.to(target) for component in self.components]
+        return type(self)(components, [weight.to(target) for weight in self.weights])
+
+    def to_dense(self) -> Tensor:
+        """The mixed matrix, summed up from one stored chain at a time."""
+        singles = chain.from_iterable(part.chains() for part in self.components)
+        weights = torch.cat([weight.reshape(-1) for weight in self.weights])
+        result = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        for single, weight in zip(singles, weights, strict=True):
+            result = result + weight * single.to_dense()
+        return result
+
+    def _push(self, vectors: Tensor) -> Tensor:
+        return self._sum(vectors, "push")
+
+    def _pull(self, observables: Tensor) -> Tensor:
+        return self._sum(observables, "pull")
+
+    def _sum(self, vectors: Tensor, side: Literal["push", "pull"]) -> Tensor:
+        result = torch.zeros_like(vectors)
+        for component, weight in zip(self.components, self.weights, strict=True):
+            shared = vectors.expand(*component.batch_shape, *vectors.shape)
+            products = (
+                component.push(shared) if side == "push" else component.pull(shared)
+            )
+            flat = products.reshape(-1, *vectors.shape)
+            result = result + torch.tensordot(weight.reshape(-1), flat, dims=1)
+        return result
+
+    def _select(self, index: BatchIndex) -> AbstractTransition:
+        raise IndexError(index)
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class Product(AbstractTransition):
+    """One bounce through each factor in turn: P = P_1 P_2 ... P_m.
+
+    `push(v)` is ((v P_1) P_2) ...; nested products are flattened.
+
+    Args:
+        factors: Transitions with the same states and batch.
+
+    Raises:
+        ShapeError: No factor, or shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> swap = as_transition(torch.eye(2).flip(0))
+        >>> Product([swap, swap]).to_dense()
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+
+    factors: tuple[AbstractTransition, ...]
+
+    def __init__(self, factors: Sequence[AbstractTransition]) -> None:
+        _check_same_states(factors, "Product")
+        if len({factor.shape for factor in factors}) > 1:
+            message = (
+                "factors of a Product must have one shape, but have "
+                f"{[tuple(factor.shape) for factor in factors]}"
+            )
+            raise ShapeError(message)
+        flat: list[AbstractTransition] = []
+        for factor in factors:
+            flat.extend(factor.factors if isinstance(factor, Product) else [factor])
+        object.__setattr__(self, "factors", tuple(flat))
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.factors[0].shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.factors[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.factors[0].device
+
+    def to(self, target: Target) -> Self:
+        return type(self)([factor.to(target) for factor in self.factors])
+
+    def _push(self, vectors: Tensor) -> Tensor:
+        for factor in self.factors:
+            vectors = factor.push(vectors)
+        return vectors
+
+    def _pull(self, observables: Tensor) -> Tensor:
+        for factor in reversed(self.factors):
+            observables = factor.pull(observables)
+        return observables
+
+    def _select(self, index: BatchIndex) -> "Product":
+        return Product([factor[index] for factor in self.factors])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Power(AbstractDerived):
+    """The same bounce several times: P to the power of `exponent`.
+
+    Args:
+        base: The chain.
+        exponent: Number of bounces, at least 1.
+
+    Raises:
+        ShapeError: The exponent is not a positive whole number.
+    """
+
+    base: AbstractTransition
+    exponent: int
+
+    def __post_init__(self) -> None:
+        if self.exponent != int(self.exponent) or self.exponent < 1:
+            message = f"exponent must be a whole number >= 1, but is {self.exponent!r}"
+            raise ShapeError(message)
+
+    def to(self, target: Target) -> "Power":
+        return Power(self.base.to(target), self.exponent)
+
+    def _push(self, vectors: Tensor) -> Tensor:
+        for _ in range(self.exponent):
+            vectors = self.base.push(vectors)
+        return vectors
+
+    def _pull(self, observables: Tensor) -> Tensor:
+        for _ in range(self.exponent):
+            observables = self.base.pull(observables)
+        return observables
+
+    def _select(self, index: BatchIndex) -> "Power":
+        return Power(self.base[index], self.exponent)
+
+
+def _check_same_states(transitions: Sequence[AbstractTransition], name: str) -> None:
+    if not transitions:
+        raise ShapeError(f"{name} needs at least one transition, but got none")
+    kinds = {(t.n_states, t.dtype, t.device) for t in transitions}
+    if len(kinds) > 1:
+        message = (
+            f"transitions of a {name} must have the same number of states, dtype and "
+            f"device, but have {sorted(map(str, kinds))}"
+        )
+        raise ShapeError(message)

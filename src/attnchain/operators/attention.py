@@ -1,0 +1,262 @@
+"""A chain read from queries and keys, its matrix formed only where it is small."""
+
+import warnings
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnchain.checks import check_finite, check_floating
+from attnchain.errors import (
+    MaterializationWarning,
+    NotStochasticError,
+    ShapeError,
+)
+from attnchain.operators import tiles
+from attnchain.operators.base import (
+    AbstractTransition,
+    BatchIndex,
+    Target,
+    batch_select,
+    computing_dtype,
+)
+from attnchain.operators.memory import fits_budget
+from attnchain.operators.product import Head, Side, tiled_product
+
+Backend = Literal["auto", "dense", "tiled"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionTransition(AbstractTransition):
+    r"""Softmax attention as a batch of chains, from queries and keys.
+
+    $P_{ij} = \exp(s_{ij}) / \sum_l \exp(s_{il})$ with scores
+    $s_{ij} = \text{scale}\; q_i \cdot k_j + \text{mask}_{ij}$.
+
+    The chain is that of the given numbers: half-precision queries and keys are
+    computed with in float32. Products keep one stored matrix for each chain when
+    all of them fit `memory_budget` (a quarter of the free memory, at most 2 GiB)
+    and otherwise form P in tiles, O(n) memory; `backend` overrides that rule.
+
+    Args:
+        q: Queries `(*batch, n, d)`, after rotary embedding and normalisation.
+        k: Keys of the same shape.
+        scale: Factor of the scores; by default `d ** -0.5`.
+        mask: What each query may see, broadcastable to `(*batch, n, n)`: boolean
+            (True = may attend) or additive. `(n,)` masks keys for all queries.
+        causal: State i sees states 0..i only.
+        backend: "dense" stores the matrices, "tiled" never does.
+
+    Raises:
+        ShapeError: The shapes differ (cross-attention is not a chain), the mask
+            does not broadcast, or there is no state.
+        NotStochasticError: Scores overflow or are not numbers, or a row is fully
+            masked (raised by the first product).
+
+    Sources:
+        Erel et al., Attention (as Discrete-Time Markov) Chains, arXiv 2507.17657.
+
+    Example:
+        >>> import torch
+        >>> q = torch.zeros(3, 2)
+        >>> AttentionTransition(q, q).push(torch.tensor([1.0, 0.0, 0.0]))
+        tensor([0.3333, 0.3333, 0.3333])
+    """
+
+    q: Float[Tensor, "*batch n d"]
+    k: Float[Tensor, "*batch n d"]
+    scale: float | None = field(default=None, kw_only=True)
+    mask: Tensor | None = field(default=None, kw_only=True)
+    causal: bool = field(default=False, kw_only=True)
+    backend: Backend = field(default="auto", kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_queries_and_keys(self.q, self.k)
+        if self.backend not in ("auto", "dense", "tiled"):
+            message = f"backend must be auto, dense or tiled, but is {self.backend!r}"
+            raise ShapeError(message)
+        if self.scale is None:
+            object.__setattr__(self, "scale", self.q.shape[-1] ** -0.5)
+        if self.mask is not None:
+            object.__setattr__(self, "mask", _checked_mask(self.mask, self.shape))
+        dtype = computing_dtype(torch.promote_types(self.q.dtype, self.k.dtype))
+        object.__setattr__(self, "q", self.q.to(dtype))
+        object.__setattr__(self, "k", self.k.to(dtype))
+
+    @property
+    def shape(self) -> torch.Size:
+        n = self.q.shape[-2]
+        return torch.Size((*self.q.shape[:-2], n, n))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.q.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.q.device
+
+    def restrict(self, keep: Tensor | slice) -> "AttentionTransition":
+        """The chain on some states only: softmax again over the kept keys.
+
+        Args:
+            keep: Indices, boolean mask (n,) or slice of the states to keep.
+
+        Returns:
+            The smaller transition. Equals `Restricted` of this one, without ever
+            forming a row mass.
+        """
+        mask = self.mask
+        if mask is not None:
+            mask = mask[..., keep]
+            mask = mask[..., keep, :] if mask.shape[-2] > 1 else mask
+        causal = self.causal
+        if causal and not isinstance(keep, slice):
+            order = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
+            if bool((order.diff() <= 0).any()):
+                message = "states of a causal chain must be kept in their own order"
+                raise ShapeError(message)
+        q, k = self.q[..., keep, :], self.k[..., keep, :]
+        return replace(self, q=q, k=k, mask=mask)
+
+    def to(self, target: Target) -> "AttentionTransition":
+        mask = self.mask
+        if mask is not None and not (
+            isinstance(target, torch.dtype) and mask.dtype == torch.bool
+        ):
+            mask = mask.to(target)
+        return replace(self, q=self.q.to(target), k=self.k.to(target), mask=mask)
+
+    def to_dense(self) -> Float[Tensor, "*batch n n"]:
+        """The softmax matrices: n * n numbers for each chain of the batch.
+
+        Warns:
+            MaterializationWarning: They exceed the memory budget.
+        """
+        if not fits_budget(self.shape, self.dtype, self.device):
+            size = self.shape.numel() * self.dtype.itemsize / 2**30
+            warnings.warn(
+                f"storing {tuple(self.shape)} takes {size:.1f} GiB; push and pull "
+                "need no stored matrix",
+                MaterializationWarning,
+                stacklevel=2,
+            )
+        if self._tracks_gradients:
+            return super().to_dense()
+        matrices = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        flat = matrices.view(-1, self.n_states, self.n_states)
+        for head, matrix in zip(self._heads, flat, strict=True):
+            tiles.fill(head.scores, head.log_sum, matrix)
+        return matrices
+
+    def _select(self, index: BatchIndex) -> "AttentionTransition":
+        mask = self.mask
+        if mask is not None:
+            mask = mask.expand(*self.batch_shape, *mask.shape[-2:])
+            mask = batch_select(mask, index, 2)
+        q, k = batch_select(self.q, index, 2), batch_select(self.k, index, 2)
+        return replace(self, q=q, k=k, mask=mask)
+
+    def _push(self, vectors: Tensor) -> Tensor:
+        return self._product(vectors, "push")
+
+    def _pull(self, observables: Tensor) -> Tensor:
+        return self._product(observables, "pull")
+
+    def _product(self, vectors: Tensor, side: Side) -> Tensor:
+        stored = self._stored
+        if stored is not None:
+            return vectors @ (stored if side == "push" else stored.mT)
+        return tiled_product(
+            self._heads, vectors, self.q * self._scale, self.k, side=side
+        )
+
+    @property
+    def _scale(self) -> float:
+        return self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
+
+    @property
+    def _tracks_gradients(self) -> bool:
+        return self.q.requires_grad or self.k.requires_grad
+
+    @cached_property
+    def _stored(self) -> Tensor | None:
+        """The matrices, where the backend rule says to keep them."""
+        if self.backend == "tiled" or self._tracks_gradients:
+            return None
+        fits = fits_budget(self.shape, self.dtype, self.device)
+        return self.to_dense() if fits or self.backend == "dense" else None
+
+    @cached_property
+    def _heads(self) -> tuple[Head, ...]:
+        """Scores and row log-sum-exps of every chain, in flattened batch order."""
+        n, d = self.q.shape[-2:]
+        query = (self.q.detach() * (self._scale * tiles.LOG2_E)).reshape(-1, n, d)
+        key = self.k.detach().reshape(-1, n, d)
+        places = list(product(*map(range, self.batch_shape)))
+        masks = [None] * len(places)
+        if self.mask is not None:
+            mask = self.mask.expand(*self.batch_shape, *self.mask.shape[-2:])
+            masks = [mask[place] for place in places]
+        heads = []
+        for place, q, k, mask in zip(places, query, key, masks, strict=True):
+            scores = tiles.Scores(q, k, mask, self.causal)
+            log_sum = tiles.row_log_sum_exp(scores)
+            _check_log_sums(log_sum, place)
+            heads.append(Head(scores, log_sum))
+        return tuple(heads)
+
+
+def _check_queries_and_keys(q: Tensor, k: Tensor) -> None:
+    check_floating(q, "q")
+    check_floating(k, "k")
+    if q.shape != k.shape or q.ndim < 2 or 0 in q.shape:
+        message = (
+            "q and k must have one shape (*batch, n, d) with at least one state, but "
+            f"have {tuple(q.shape)} and {tuple(k.shape)}. Cross-attention (different "
+            "n) is not a chain; for grouped-query attention repeat the keys first"
+        )
+        raise ShapeError(message)
+    if q.device != k.device:
+        raise ShapeError(f"q is on {q.device}, but k is on {k.device}")
+    check_finite(q.detach(), "q")
+    check_finite(k.detach(), "k")
+
+
+def _checked_mask(mask: Tensor, shape: torch.Size) -> Tensor:
+    """The mask with at least two axes, once it is known to broadcast to `shape`."""
+    mask = mask[None, :] if mask.ndim == 1 else mask
+    n = shape[-1]
+    rows, columns = mask.shape[-2:] if mask.ndim >= 2 else (0, 0)
+    fits = rows in (1, n) and columns == n and mask.ndim <= len(shape)
+    batch = zip(mask.shape[-3::-1], shape[-3::-1], strict=False)
+    if not fits or any(have not in (1, want) for have, want in batch):
+        message = f"mask {tuple(mask.shape)} does not broadcast to {tuple(shape)}"
+        raise ShapeError(message)
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        message = f"mask must be boolean or floating point, but is {mask.dtype}"
+        raise ShapeError(message)
+    if mask.requires_grad:
+        message = "gradients in the mask would need n x n memory; detach it"
+        raise ShapeError(message)
+    return mask
+
+
+def _check_log_sums(log_sum: Tensor, place: tuple[int, ...]) -> None:
+    """Names the first row without a finite log-sum-exp."""
+    if bool(torch.isfinite(log_sum).all()):
+        return
+    row = int(torch.nonzero(~torch.isfinite(log_sum))[0])
+    where = f"row {row} of chain {place}" if place else f"row {row}"
+    if bool(torch.isneginf(log_sum[row])):
+        message = (
+            f"{where} is fully masked: its state can go nowhere. Drop masked tokens "
+            "with `restrict` instead of masking them"
+        )
+    else:
+        message = f"{where} has scores that overflow {log_sum.dtype}; use float64"
+    raise NotStochasticError(message)

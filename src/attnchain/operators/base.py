@@ -1,0 +1,210 @@
+"""The interface of every chain: a transition that can be pushed and pulled."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import product
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnchain.checks import check_floating
+from attnchain.errors import ShapeError
+
+BatchIndex = int | slice | Tensor | tuple[int | slice | Tensor, ...]
+"""What may stand in `transition[...]`: it indexes the batch dimensions only."""
+Target = torch.dtype | torch.device | str
+"""What a transition can be moved to: another precision or another device."""
+
+
+class AbstractTransition(ABC):
+    r"""A batch of transition matrices P of which only products are needed.
+
+    P is row-stochastic: $P_{ij} \ge 0$, $\sum_j P_{ij} = 1$; P[i, j] is the
+    probability of stepping from state i (query token) to state j (key token).
+
+    A leaf class supplies `shape`, `dtype`, `device`, the two primitives `_push` and
+    `_pull` on vectors of shape `(*batch, r, n)`, `_select` for batch indexing and
+    `to`. Everything else is derived here. Transitions are frozen.
+    """
+
+    @property
+    @abstractmethod
+    def shape(self) -> torch.Size:
+        """`(*batch, n, n)`."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Precision of the products: float32 or float64."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Device the products run on."""
+
+    @abstractmethod
+    def _push(self, vectors: Tensor) -> Tensor:
+        """Vectors of shape (*batch, r, n) times P."""
+
+    @abstractmethod
+    def _pull(self, observables: Tensor) -> Tensor:
+        """P times observables, both of shape (*batch, r, n)."""
+
+    @abstractmethod
+    def _select(self, index: BatchIndex) -> "AbstractTransition":
+        """Transition over the indexed batch dimensions."""
+
+    @abstractmethod
+    def to(self, target: Target) -> Self:
+        """The same transition in another precision or on another device."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Batch dimensions: `shape` without the two state axes."""
+        return self.shape[:-2]
+
+    @property
+    def n_states(self) -> int:
+        """Number of states n."""
+        return self.shape[-1]
+
+    def push(self, vector: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        r"""One bounce: where probability goes.
+
+        $(v P)_j = \sum_i v_i P_{ij}$
+
+        Args:
+            vector: Row vectors in the last axis. With b batch dimensions: `(n,)` is
+                shared by all chains, b + 1 dimensions are one vector per chain,
+                b + 2 dimensions `(*batch, r, n)` are r vectors per chain.
+
+        Returns:
+            `(*batch, n)` or `(*batch, r, n)`, in the transition's dtype and device.
+
+        Raises:
+            ShapeError: The last axis is not n, or the batch axes do not fit.
+
+        Example:
+            >>> import torch
+            >>> from attnchain import as_transition
+            >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+            >>> two.push(torch.tensor([1.0, 0.0]))
+            tensor([0.9000, 0.1000])
+        """
+        vectors, single = self._as_rows(vector, "vector")
+        result = self._push(vectors)
+        return result.squeeze(-2) if single else result
+
+    def pull(self, observable: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        r"""Expected value of an observable one bounce later.
+
+        $(P f)_i = \sum_j P_{ij} f_j$
+
+        Args:
+            observable: Values of the states in the last axis; same shape rule as
+                `push`.
+
+        Returns:
+            `(*batch, n)` or `(*batch, r, n)`, in the transition's dtype and device.
+
+        Raises:
+            ShapeError: The last axis is not n, or the batch axes do not fit.
+
+        Example:
+            >>> import torch
+            >>> from attnchain import as_transition
+            >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+            >>> two.pull(torch.tensor([1.0, 0.0]))
+            tensor([0.9000, 0.5000])
+        """
+        observables, single = self._as_rows(observable, "observable")
+        result = self._pull(observables)
+        return result.squeeze(-2) if single else result
+
+    def to_dense(self) -> Float[Tensor, "*batch n n"]:
+        """The matrices themselves: n * n numbers for each chain of the batch."""
+        identity = torch.eye(self.n_states, dtype=self.dtype, device=self.device)
+        return self._push(identity.expand(self.shape))
+
+    def chains(self) -> Iterator["AbstractTransition"]:
+        """Every single chain of the batch, in flattened order."""
+        if not self.batch_shape:
+            yield self
+            return
+        for place in product(*map(range, self.batch_shape)):
+            yield self[place]
+
+    def __getitem__(self, index: BatchIndex) -> "AbstractTransition":
+        if not self.batch_shape:
+            message = f"{self!r} has no batch dimension to index"
+            raise ShapeError(message)
+        try:
+            return self._select(index)
+        except IndexError as error:
+            message = f"index {index!r} does not fit batch {tuple(self.batch_shape)}"
+            raise ShapeError(message) from error
+
+    def __len__(self) -> int:
+        if not self.batch_shape:
+            message = f"{self!r} is a single chain and has no length"
+            raise TypeError(message)
+        return self.batch_shape[0]
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"{name}(shape={tuple(self.shape)}, {precision}, {self.device})"
+
+    def _as_rows(self, vector: Tensor, name: str) -> tuple[Tensor, bool]:
+        """Brings a vector to (*batch, r, n); tells whether r was added here."""
+        check_floating(vector, name)
+        batch, n = self.batch_shape, self.n_states
+        single = vector.ndim in (1, len(batch) + 1)
+        rows = vector.unsqueeze(-2) if single else vector
+        fits = (
+            vector.ndim in (1, len(batch) + 1, len(batch) + 2)
+            and vector.shape[-1] == n
+            and all(
+                have in (1, want)
+                for have, want in zip(rows.shape[:-2], batch, strict=False)
+            )
+        )
+        if not fits:
+            message = (
+                f"{name} of shape {tuple(vector.shape)} does not fit {self!r}: "
+                f"expected ({n},), {(*batch, n)} or {(*batch, 'r', n)}"
+            )
+            raise ShapeError(message)
+        rows = rows.to(dtype=self.dtype, device=self.device)
+        return rows.expand(*batch, *rows.shape[-2:]), single
+
+
+class AbstractDerived(AbstractTransition):
+    """A transition made from one base, in the same precision and on its device."""
+
+    base: AbstractTransition
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.base.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+
+def batch_select(tensor: Tensor, index: BatchIndex, core_axes: int) -> Tensor:
+    """Indexes the leading batch axes of a tensor, keeping its last `core_axes`."""
+    index = index if isinstance(index, tuple) else (index,)
+    return tensor[(*index, ..., *(slice(None),) * core_axes)]
+
+
+def computing_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Precision of the products for numbers of this dtype: at least float32."""
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,117 @@
+"""Ways in and out: tensors and arrays to transitions, transitions to SciPy."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnchain.checks import check_finite, check_floating
+from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.operators.base import AbstractTransition
+from attnchain.operators.dense import DenseTransition
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+
+def as_transition(chain: Any) -> AbstractTransition:
+    """A transition from what users have: a stored matrix, or a transition.
+
+    Args:
+        chain: Row-stochastic tensor or array `(*batch, n, n)`, or a transition,
+            which is returned unchanged.
+
+    Returns:
+        A `DenseTransition`; float32 for half and single precision, else float64.
+
+    Raises:
+        ShapeError: Not square, or not real floating-point numbers.
+        NotStochasticError: Rows are negative or do not sum to one.
+
+    Example:
+        >>> import torch
+        >>> as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]])).n_states
+        2
+    """
+    if isinstance(chain, AbstractTransition):
+        return chain
+    if isinstance(chain, Tensor):
+        return DenseTransition(chain)
+    try:
+        return DenseTransition(torch.as_tensor(chain))
+    except (TypeError, RuntimeError) as error:
+        if isinstance(error, ShapeError):
+            raise
+        message = (
+            "a transition needs a torch tensor or an array of numbers, but got "
+            f"{type(chain).__name__}"
+        )
+        raise ShapeError(message) from error
+
+
+def normalize_rows(weights: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    r"""Divides every row by its sum: $P_{ij} = W_{ij} / \sum_l W_{il}$.
+
+    The explicit way to make a chain of weights that are not one yet (rounded
+    attention, averaged maps, similarities).
+
+    Args:
+        weights: Entries >= 0, every row with a positive sum.
+
+    Returns:
+        Row-stochastic matrices, in float32 or better.
+
+    Raises:
+        NotStochasticError: An entry is negative or not finite, or a row sums to zero.
+
+    Example:
+        >>> import torch
+        >>> normalize_rows(torch.tensor([[1.0, 3.0], [2.0, 2.0]]))
+        tensor([[0.2500, 0.7500],
+                [0.5000, 0.5000]])
+    """
+    check_floating(weights, "weights")
+    check_finite(weights, "weights")
+    if bool((weights < 0).any()):
+        message = f"weights must be >= 0, but one is {float(weights.min()):.3g}"
+        raise NotStochasticError(message)
+    wide = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    sums = wide.sum(-1, keepdim=True)
+    if bool((sums == 0).any()):
+        row = torch.nonzero(sums[..., 0] == 0)[0].tolist()
+        message = f"row {row} sums to zero: its state can go nowhere; drop the state"
+        raise NotStochasticError(message)
+    return wide / sums
+
+
+def to_scipy(transition: AbstractTransition) -> "LinearOperator":
+    """A single chain as a SciPy operator, for SciPy's own spectral code.
+
+    Args:
+        transition: A chain without batch dimensions.
+
+    Returns:
+        `LinearOperator` in float64: `matvec` is pull (P f), `rmatvec` is push (v P).
+
+    Raises:
+        ShapeError: The transition is batched.
+    """
+    from scipy.sparse.linalg import LinearOperator
+
+    if transition.batch_shape:
+        message = f"to_scipy takes one chain, but got {transition!r}; index it first"
+        raise ShapeError(message)
+    exact = transition.to(torch.float64)
+
+    class Chain(LinearOperator):
+        def __init__(self) -> None:
+            super().__init__(dtype="float64", shape=tuple(exact.shape))
+
+        def _matvec(self, x: Any) -> Any:
+            return exact.pull(torch.as_tensor(x).reshape(-1)).cpu().numpy()
+
+        def _rmatvec(self, x: Any) -> Any:
+            return exact.push(torch.as_tensor(x).reshape(-1)).cpu().numpy()
+
+    return Chain()

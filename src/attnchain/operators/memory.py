@@ -1,0 +1,29 @@
+"""How much memory a stored matrix may take."""
+
+import os
+
+import torch
+
+_CEILING = 2 * 2**30
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes a stored n x n operator may take: a quarter of what is free, <= 2 GiB.
+
+    On CPU the environment variable ATTNCHAIN_MEMORY_BUDGET (bytes) overrides it.
+    """
+    override = os.environ.get("ATTNCHAIN_MEMORY_BUDGET")
+    if override is not None:
+        return int(override)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        free = 4 * _CEILING
+    return min(_CEILING, free // 4)
+
+
+def fits_budget(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether matrices of this shape may be stored."""
+    return shape.numel() * dtype.itemsize <= memory_budget(device)

@@ -1,0 +1,97 @@
+r"""Differentiable products with attention that never store its matrix.
+
+With a on the row side and b on the column side (push: a the vector, b the incoming
+gradient; pull: the reverse) both products have the same gradient in the scores,
+$\partial s_{ij} = P_{ij}\, a_i\, (b_j - (P b)_i)$, so the gradients in q and k are
+themselves a few products with P: O(r d) columns, still O(n) memory.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from attnchain.operators import tiles
+
+Side = Literal["push", "pull"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """One chain ready for products: its scores and their row log-sum-exps."""
+
+    scores: tiles.Scores
+    log_sum: Tensor
+
+    def multiply(self, vectors: Tensor, side: Side) -> Tensor:
+        """(r, n) vectors times P, or P times them."""
+        product = tiles.push if side == "push" else tiles.pull
+        return product(self.scores, self.log_sum, vectors)
+
+
+def tiled_product(
+    heads: tuple[Head, ...], vectors: Tensor, q: Tensor, k: Tensor, *, side: Side
+) -> Tensor:
+    """Vectors (*batch, r, n) times P on the given side, one head after the other.
+
+    Args:
+        heads: One for each chain, in the order of the flattened batch.
+        vectors: Row vectors or observables, (*batch, r, n).
+        q: The queries times scale the heads were made from, for their gradient.
+        k: The keys, likewise.
+        side: "push" for v P, "pull" for P f.
+
+    Returns:
+        A tensor like `vectors`.
+    """
+    return _TiledProduct.apply(vectors, q, k, heads, side)
+
+
+class _TiledProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        vectors: Tensor,
+        q: Tensor,
+        k: Tensor,
+        heads: tuple[Head, ...],
+        side: Side,
+    ) -> Tensor:
+        ctx.save_for_backward(vectors, q, k)
+        ctx.heads, ctx.side = heads, side
+        return _each(heads, vectors, side)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        vectors, q, k = ctx.saved_tensors
+        heads, side = ctx.heads, ctx.side
+        other: Side = "pull" if side == "push" else "push"
+        toward_vectors = _each(heads, gradient, other)
+        if not any(ctx.needs_input_grad[1:3]):
+            return toward_vectors, None, None, None, None
+        a, b = (vectors, gradient) if side == "push" else (gradient, vectors)
+        pulled = toward_vectors if side == "push" else _each(heads, b, "pull")
+        q_grad = a[..., None] * (
+            _features(heads, b[..., None] * k[..., None, :, :], "pull")
+            - pulled[..., None] * _features(heads, k[..., None, :, :], "pull")
+        )
+        aq = a[..., None] * q[..., None, :, :]
+        k_grad = b[..., None] * _features(heads, aq, "push")
+        k_grad = k_grad - _features(heads, pulled[..., None] * aq, "push")
+        return toward_vectors, q_grad.sum(-3), k_grad.sum(-3), None, None
+
+
+def _each(heads: tuple[Head, ...], vectors: Tensor, side: Side) -> Tensor:
+    flat = vectors.reshape(len(heads), *vectors.shape[-2:])
+    products = [head.multiply(v, side) for head, v in zip(heads, flat, strict=True)]
+    return torch.stack(products).view(vectors.shape)
+
+
+def _features(heads: tuple[Head, ...], values: Tensor, side: Side) -> Tensor:
+    """Product with values (*batch, r, n, d): every feature is one vector."""
+    columns = values.transpose(-1, -2)
+    flat = columns.reshape(*columns.shape[:-3], -1, columns.shape[-1])
+    return _each(heads, flat, side).view(columns.shape).transpose(-1, -2)
