@@ -1,4 +1,4 @@
-"""Optional packages: imported when a feature first needs them, and only through here."""
+"""Optional packages: imported when a feature first needs them, only through here."""
 
 from importlib import import_module
 from types import ModuleType
@@ -31,7 +31,7 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
             f"{feature} needs {error.name or module}, which is not installed: "
             f'pip install "attnchain[{extra}]"'
         ) from error
-    except (ImportError, RuntimeError, OSError) as error:
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
         raise MissingExtraError(
             f"{feature} needs {module}, which is installed but does not import "
             f"({str(error).splitlines()[0]}); repair that package, or reinstall it: "

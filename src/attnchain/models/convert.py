@@ -57,7 +57,7 @@ def backbone_tensors(graph: "GraphProto") -> dict[str, Tensor]:
 
 
 def _matrix_names(graph: "GraphProto", constants: set[str]) -> dict[str, str]:
-    """Name each constant matrix after the bias in the one Add that takes its product."""
+    """Name each constant matrix after the bias that is added to its product."""
     consumers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for source in node.input:

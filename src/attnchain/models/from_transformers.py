@@ -1,0 +1,183 @@
+"""Vision transformers of the transformers library, from a folder of safetensors."""
+
+import inspect
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnchain.errors import ModelNotFoundError, UnsupportedModelError
+from attnchain.models.hub import not_found
+from attnchain.models.loaded import LoadedModel
+from attnchain.optional import require
+
+# Class that holds the picture tower, and its class and distillation tokens.
+FAMILIES = {
+    "clip": ("CLIPVisionModel", 1),
+    "clip_vision_model": ("CLIPVisionModel", 1),
+    "deit": ("DeiTModel", 2),
+    "dinov2": ("Dinov2Model", 1),
+    "dinov2_with_registers": ("Dinov2WithRegistersModel", 1),
+    "dinov3_vit": ("DINOv3ViTModel", 1),
+    "siglip": ("SiglipVisionModel", 0),
+    "siglip_vision_model": ("SiglipVisionModel", 0),
+    "vit": ("ViTModel", 1),
+}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def transformers_module(feature: str) -> ModuleType:
+    """Import transformers, also where the installed torchvision is broken.
+
+    A torchvision built for another torch fails on import and takes every model class
+    of transformers with it, though none of these models uses it. It is hidden while
+    transformers looks around for the first time.
+
+    Raises:
+        MissingExtraError: transformers is not installed or does not import.
+    """
+    if "transformers" in sys.modules or _imports("torchvision"):
+        return require("transformers", extra="transformers", feature=feature)
+    sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        module = require("transformers", extra="transformers", feature=feature)
+        module.utils.is_torchvision_available()
+    finally:
+        del sys.modules["torchvision"]
+    return module
+
+
+def _imports(module: str) -> bool:
+    try:
+        __import__(module)
+    except (ImportError, RuntimeError, OSError, AttributeError):
+        return False
+    return True
+
+
+def load_folder(
+    folder: Path, *, name: str, note: str, exact: bool = False
+) -> LoadedModel:
+    """Load a vision transformer in evaluation mode, with fused attention.
+
+    Args:
+        folder: Holds config.json and safetensors.
+        name: The name shown to users.
+        note: The sentence shown with it.
+        exact: Whether tensors the model has no place for are an error too, as in a
+            folder we wrote; a published one often carries heads and text towers.
+
+    Returns:
+        The model on the CPU, in float32.
+
+    Raises:
+        UnsupportedModelError: The token layout of this kind of model is not known.
+        ModelNotFoundError: The files are damaged, or weights are missing.
+    """
+    transformers = transformers_module(f"the model {name!r}")
+    kind = _json(folder / "config.json").get("model_type")
+    if kind not in FAMILIES:
+        raise UnsupportedModelError(
+            f"the token layout of {name!r} (model_type {kind!r}) is not known; known "
+            f"are {', '.join(FAMILIES)}, and timm's vision transformers by 'timm/NAME'"
+        )
+    class_name, special = FAMILIES[kind]
+    model, info = _weights(transformers, class_name, folder, name)
+    wrong = {*info["missing_keys"], *info["mismatched_keys"]}
+    wrong |= set(info["unexpected_keys"] if exact else ())
+    if wrong:
+        raise ModelNotFoundError(
+            f"the weights of {name!r} do not fit the model: {len(wrong)} tensors are "
+            f"missing or unexpected, for example {min(map(str, wrong))}"
+        )
+    if "interpolate_pos_encoding" in inspect.signature(model.forward).parameters:
+        model.register_forward_pre_hook(_interpolate, with_kwargs=True)
+    mean, std = _normalisation(folder)
+    config: Any = model.config
+    return LoadedModel(
+        name=name,
+        note=note,
+        model=model.eval(),
+        patch_size=square_patch(config.patch_size, name),
+        prefix=special + getattr(config, "num_register_tokens", 0),
+        mean=mean,
+        std=std,
+    )
+
+
+def square_patch(size: int | tuple[int, int] | list[int], name: str) -> int:
+    """Return the side of a patch that must be square."""
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise UnsupportedModelError(
+            f"the patches of {name!r} are not square: {size}; only square patches "
+            "are supported"
+        )
+    return sides.pop()
+
+
+def _weights(
+    transformers: ModuleType, class_name: str, folder: Path, name: str
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Load by from_pretrained, so that its renaming of old tensor names applies."""
+    with _quiet(transformers.utils.logging):
+        try:
+            kind = getattr(transformers, class_name)
+            pooled = "add_pooling_layer" in inspect.signature(kind).parameters
+            return kind.from_pretrained(
+                folder,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **({"add_pooling_layer": False} if pooled else {}),
+            )
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise not_found(name, error) from error
+
+
+def _interpolate(
+    _model: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Ask models with a fixed position table to fit it to the picture's grid."""
+    return arguments, {"interpolate_pos_encoding": True, **named}
+
+
+def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Read channel means and deviations; ImageNet's where the folder gives none."""
+    settings: dict[str, Any] = {}
+    if (file := folder / "preprocessor_config.json").is_file():
+        settings = _json(file)
+    elif (file := folder / "processor_config.json").is_file():
+        settings = _json(file).get("image_processor", {})
+    mean = settings.get("image_mean") or IMAGENET[0]
+    std = settings.get("image_std") or IMAGENET[1]
+    return tuple(mean), tuple(std)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"cannot read {file} ({error})") from error
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Silence the library's bars and load report: keys are checked here."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
