@@ -20,7 +20,8 @@ class KnownChain:
         stationary: `(n,)`, or None where it is not unique.
         irreducible: Whether every state can reach every other one.
         period: Greatest common divisor of the lengths of its cycles.
-        reversible: Whether flows between two states are equal both ways.
+        reversible: Whether it is irreducible and flows between two states are equal
+            both ways.
         labels: `(n,)`, the metastable set of each state, where there are such sets.
     """
 
@@ -77,6 +78,7 @@ def two_state(a: float, b: float) -> KnownChain:
         eigenvalues=_float64([1.0, 1 - a - b]).to(torch.complex128),
         stationary=_float64([b, a]) / (a + b) if a + b > 0 else None,
         irreducible=a > 0 and b > 0,
+        reversible=a > 0 and b > 0,
         period=2 if a == b == 1 else 1,
     )
 
@@ -168,6 +170,7 @@ def block_diagonal(blocks: int, size: int, coupling: float = 0.01) -> KnownChain
         eigenvalues=_by_modulus(values),
         stationary=torch.full((n,), 1 / n, dtype=torch.float64) if coupling else None,
         irreducible=coupling > 0,
+        reversible=coupling > 0,
         labels=labels,
     )
 
@@ -188,6 +191,7 @@ def rank_one(distribution: Tensor) -> KnownChain:
         eigenvalues=values,
         stationary=pi,
         irreducible=bool((pi > 0).all()),
+        reversible=bool((pi > 0).all()),
     )
 
 
