@@ -1,0 +1,62 @@
+"""The modules that are running: what `forward` hooks tell about an attention call."""
+
+import inspect
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
+
+
+class Call(NamedTuple):
+    """One running module with the arguments its forward was given."""
+
+    name: str
+    module: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Package and class of the module and its bases: `transformers.ViTModel`."""
+        return _families(type(self.module))
+
+    def argument(self, name: str) -> Any:
+        """Returns the named argument of forward, however it was given, else None."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        names = _parameters(type(self.module))
+        position = names.index(name) if name in names else len(self.args)
+        return self.args[position] if position < len(self.args) else None
+
+    def tensor(self, name: str) -> Tensor | None:
+        """Returns the named argument when it is a tensor, else None."""
+        value = self.argument(name)
+        return value if isinstance(value, Tensor) else None
+
+    def second_sequence(self) -> Tensor | None:
+        """Returns the other sequence whose tokens the module attends to, if any."""
+        if isinstance(self.module, nn.MultiheadAttention):
+            query, key = self.tensor("query"), self.tensor("key")
+            return None if key is query else key
+        for name in SECOND_SEQUENCE:
+            found = self.tensor(name)
+            if found is not None:
+                return found
+        return None
+
+
+@lru_cache(maxsize=256)
+def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Names of the parameters of a module's forward, without self."""
+    return tuple(inspect.signature(kind.forward).parameters)[1:]
+
+
+@lru_cache(maxsize=256)
+def _families(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Package and name of a class and its bases."""
+    return tuple(
+        f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in kind.__mro__
+    )

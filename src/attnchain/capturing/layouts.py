@@ -1,0 +1,196 @@
+"""Token layouts of the model families we know: an explicit table, no guessing.
+
+A rule is given the running module that the table names, the innermost module, and the
+numbers of queries and keys. It reads grid sizes from the arguments of the running
+module, or says what is missing. None means: ask an outer module.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attnchain.capturing.call import Call
+from attnchain.capturing.grid import TokenGrid
+from attnchain.capturing.layout import Layout
+
+Rule = Callable[[Call, Call, int, int], Layout | None]
+
+
+def find_layout(stack: Sequence[Call], n_queries: int, n_keys: int) -> Layout:
+    """Returns the layout given by the innermost running module that the table knows."""
+    for call in reversed(stack):
+        for family in call.families:
+            if family in RULES:
+                layout = RULES[family](call, stack[-1], n_queries, n_keys)
+                if layout is not None:
+                    return layout
+    return Layout()
+
+
+def _patches(shape: Sequence[int], patch: int | Sequence[int]) -> tuple[int, int]:
+    down, across = (patch, patch) if isinstance(patch, int) else patch
+    return shape[-2] // down, shape[-1] // across
+
+
+def _missing(name: str) -> Layout:
+    return Layout.of(f"the model was run without a tensor {name!r}")
+
+
+def _picture(
+    argument: str, patch: Callable[[Any], Any], prefix: Callable[[Any], int]
+) -> Rule:
+    """A rule for one picture cut into patches, after some special tokens."""
+
+    def rule(call: Call, *_: Any) -> Layout:
+        pixels = call.tensor(argument)
+        if pixels is None:
+            return _missing(argument)
+        rows, columns = _patches(pixels.shape, patch(call.module))
+        return Layout.of(TokenGrid(rows, columns, prefix=prefix(call.module)))
+
+    return rule
+
+
+def _text(call: Call, _: Call, n_queries: int, n_keys: int) -> Layout:
+    """Text only, unless embeddings were given, which may hold pictures too."""
+    if call.tensor("inputs_embeds") is not None:
+        return _missing("input_ids")
+    return Layout(TokenGrid.of_text(n_queries), TokenGrid.of_text(n_keys))
+
+
+def _frames(_call: Call, _site: Call, n_queries: int, n_keys: int) -> Layout:
+    """Audio: one row of frames."""
+    return Layout(TokenGrid(1, n_queries), TokenGrid(1, n_keys))
+
+
+def _whisper_decoder(_: Call, site: Call, n_queries: int, n_keys: int) -> Layout:
+    text = TokenGrid.of_text(n_queries)
+    if site.second_sequence() is None:
+        return Layout(text, TokenGrid.of_text(n_keys))
+    return Layout(text, TokenGrid(1, n_keys))
+
+
+def _windows(call: Call, *_: Any) -> Layout:
+    """Swin: the padded picture is rolled, then cut into windows."""
+    rows, columns = call.argument("input_dimensions")
+    window, shift = int(call.module.window_size), int(call.module.shift_size)
+    return Layout.of(
+        TokenGrid(
+            window,
+            window,
+            windows=(-(-rows // window), -(-columns // window)),
+            shift=(shift, shift),
+            size=(rows, columns),
+        )
+    )
+
+
+def _timm_windows(call: Call, *_: Any) -> Layout:
+    """Swin in timm: the picture is rolled, then padded, then cut into windows."""
+    x = call.tensor("x")
+    if x is None:
+        return _missing("x")
+    rows, columns = x.shape[1:3]
+    window, shift = tuple(call.module.window_size), tuple(call.module.shift_size)
+    if any(shift) and (rows % window[0] or columns % window[1]):
+        return Layout.of("the picture was padded between shift and windows")
+    windows = (-(-rows // window[0]), -(-columns // window[1]))
+    return Layout.of(
+        TokenGrid(
+            window[0],
+            window[1],
+            windows=windows,
+            shift=(shift[0], shift[1]),
+            size=(rows, columns),
+        )
+    )
+
+
+def _feature_map(call: Call, _: Call, n_queries: int, n_keys: int) -> Layout | None:
+    """UNet: the module is given rows x columns; other keys are text."""
+    features = call.tensor("hidden_states")
+    if features is None or features.ndim != 4:
+        return None
+    grid = TokenGrid(*features.shape[-2:])
+    keys = grid if n_keys == n_queries else TokenGrid.of_text(n_keys)
+    return Layout(grid, keys)
+
+
+def _latents(call: Call, site: Call, n_queries: int, n_keys: int) -> Layout:
+    """Diffusion transformer: patches of latents; cross-attention sees text."""
+    latents = call.tensor("hidden_states")
+    if latents is None:
+        return _missing("hidden_states")
+    patch = call.module.config.patch_size
+    grid = TokenGrid(*_patches(latents.shape, patch))
+    if site.second_sequence() is None:
+        return Layout.of(grid)
+    return Layout(grid, TokenGrid.of_text(n_keys))
+
+
+def _latents_then_text(call: Call, _: Call, n_queries: int, n_keys: int) -> Layout:
+    """SD3: patches of latents, then text, in one sequence; some blocks see no text."""
+    latents, text = call.tensor("hidden_states"), call.tensor("encoder_hidden_states")
+    if latents is None or text is None:
+        return _missing("hidden_states or encoder_hidden_states")
+    rows, columns = _patches(latents.shape, call.module.config.patch_size)
+    n = rows * columns
+    if n_queries == n:
+        return Layout.of(TokenGrid(rows, columns))
+    n_text = text.shape[1]
+    return Layout.of(TokenGrid(rows, columns, suffix=n_text, text=range(n, n + n_text)))
+
+
+def _text_then_latents(call: Call, *_: Any) -> Layout:
+    """FLUX: text, then packed latents, whose places are given by their ids."""
+    ids, text = call.tensor("img_ids"), call.tensor("encoder_hidden_states")
+    if ids is None or text is None:
+        return _missing("img_ids or encoder_hidden_states")
+    rows, columns = (int(n) + 1 for n in ids.reshape(-1, ids.shape[-1])[-1, 1:3])
+    n_text = text.shape[1]
+    return Layout.of(TokenGrid(rows, columns, prefix=n_text, text=range(n_text)))
+
+
+def _config_patch(model: Any) -> Any:
+    return model.config.patch_size
+
+
+_VIT = _picture("pixel_values", _config_patch, lambda _: 1)
+_DISTILLED = _picture("pixel_values", _config_patch, lambda _: 2)
+_WITHOUT_CLASS = _picture("pixel_values", _config_patch, lambda _: 0)
+_REGISTERS = _picture(
+    "pixel_values", _config_patch, lambda model: 1 + model.config.num_register_tokens
+)
+_TIMM = _picture(
+    "x", lambda model: model.patch_embed.patch_size, lambda m: m.num_prefix_tokens
+)
+
+RULES: dict[str, Rule] = {
+    "transformers.ViTModel": _VIT,
+    "transformers.DeiTModel": _DISTILLED,
+    "transformers.Dinov2Model": _VIT,
+    "transformers.Dinov2Backbone": _VIT,
+    "transformers.Dinov2WithRegistersModel": _REGISTERS,
+    "transformers.DINOv3ViTModel": _REGISTERS,
+    "transformers.CLIPVisionModel": _VIT,
+    "transformers.SiglipVisionModel": _WITHOUT_CLASS,
+    "transformers.SwinLayer": _windows,
+    "transformers.CLIPTextModel": _text,
+    "transformers.SiglipTextModel": _text,
+    "transformers.BertModel": _text,
+    "transformers.LlamaModel": _text,
+    "transformers.T5Stack": _text,
+    "transformers.WhisperEncoder": _frames,
+    "transformers.WhisperDecoder": _whisper_decoder,
+    "timm.VisionTransformer": _TIMM,
+    "timm.Eva": _TIMM,
+    "timm.SwinTransformerBlock": _timm_windows,
+    "open_clip.VisionTransformer": _picture("x", lambda m: m.patch_size, lambda _: 1),
+    "open_clip.TextTransformer": _text,
+    "open_clip.CLIP": _text,
+    "diffusers.Attention": _feature_map,
+    "diffusers.Transformer2DModel": _feature_map,
+    "diffusers.DiTTransformer2DModel": _latents,
+    "diffusers.PixArtTransformer2DModel": _latents,
+    "diffusers.SD3Transformer2DModel": _latents_then_text,
+    "diffusers.FluxTransformer2DModel": _text_then_latents,
+}

@@ -1,0 +1,135 @@
+"""What was read at one attention call: the base of all records, and matrices."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from attnchain.capturing.grid import TokenGrid
+from attnchain.capturing.layout import Layout
+from attnchain.capturing.site import AttentionSite
+from attnchain.errors import ShapeError
+from attnchain.operators import AbstractTransition, DenseTransition
+
+Heads = int | Sequence[int] | None
+
+
+@dataclass(frozen=True, eq=False)
+class AbstractRecord(ABC):
+    """One attention call: its place, its token layout and its probabilities.
+
+    Attributes:
+        site: Where and when it was computed.
+        causal: Query i sees keys 0..i only.
+        layout: Token grids of queries and keys, as far as they are known.
+    """
+
+    site: AttentionSite
+    causal: bool = field(default=False, kw_only=True)
+    layout: Layout = field(default_factory=Layout, kw_only=True)
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Layout of the query tokens; raises GridError when it is not known."""
+        return self.layout.known(self.site)
+
+    @property
+    def key_grid(self) -> TokenGrid:
+        """Layout of the key tokens; raises GridError when it is not known."""
+        return self.layout.known(self.site, keys=True)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Pictures, heads, queries, keys."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes held; a mask, which layers often share, is not counted."""
+
+    @abstractmethod
+    def transition(self, heads: Heads = None) -> AbstractTransition:
+        """Returns the attention as a batch of chains.
+
+        Args:
+            heads: A head (its axis is dropped), several heads, or all.
+
+        Returns:
+            A transition of batch shape `(pictures, heads)`, or `(pictures,)`.
+
+        Raises:
+            ShapeError: Queries and keys are not the same tokens (cross-attention, or
+                decoding with a cache), or there is no such head.
+        """
+
+    @abstractmethod
+    def probabilities(self, heads: Heads = None) -> Float[Tensor, "*batch n m"]:
+        """Returns the attention as matrices; for cross-attention too.
+
+        Rows are softmax probabilities over the keys, in float32 or float64.
+
+        Args:
+            heads: A head (its axis is dropped), several heads, or all.
+
+        Raises:
+            ShapeError: There is no such head.
+
+        Cost:
+            One n x m matrix for each picture and head.
+        """
+
+    @abstractmethod
+    def at(self, site: AttentionSite, pictures: slice) -> "AbstractRecord":
+        """Returns the record of some pictures of the batch, under another site."""
+
+    def _check_chain(self) -> None:
+        n_queries, n_keys = self.shape[-2:]
+        if self.site.kind == "cross" or n_queries != n_keys:
+            message = (
+                f"{self.site} is no chain: its {n_queries} queries and {n_keys} keys "
+                f"are not the same tokens. Use .probabilities(), for example as the "
+                f"start of a walk in self-attention"
+            )
+            raise ShapeError(message)
+
+    def _check_heads(self, heads: Heads, n_heads: int) -> None:
+        asked = () if heads is None else (heads,) if isinstance(heads, int) else heads
+        wrong = [head for head in asked if not -n_heads <= head < n_heads]
+        if wrong:
+            message = (
+                f"{self.site} has heads 0 to {n_heads - 1}, but {wrong} was asked for"
+            )
+            raise ShapeError(message)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRecord(AbstractRecord):
+    """Attention kept as matrices, of every head or of their mean.
+
+    Attributes:
+        matrix: Probabilities `(pictures, heads, n, m)`; the mean over heads has one.
+    """
+
+    matrix: Float[Tensor, "pictures heads n m"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.matrix.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrix.nbytes
+
+    def transition(self, heads: Heads = None) -> AbstractTransition:
+        self._check_chain()
+        return DenseTransition(self.probabilities(heads))
+
+    def probabilities(self, heads: Heads = None) -> Tensor:
+        self._check_heads(heads, self.matrix.shape[1])
+        return self.matrix if heads is None else self.matrix[:, heads]
+
+    def at(self, site: AttentionSite, pictures: slice) -> "DenseRecord":
+        return replace(self, site=site, matrix=self.matrix[pictures])

@@ -1,0 +1,135 @@
+"""One call of fused attention: its arguments in one shape, and records made of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from attnchain.capturing.layout import Layout
+from attnchain.capturing.queries import AttentionRecord
+from attnchain.capturing.record import AbstractRecord, DenseRecord
+from attnchain.capturing.site import AttentionSite
+
+Keep = Literal["qk", "dense", "mean"]
+
+PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Arguments of a call, with axes (pictures, heads, tokens, width); not copied."""
+
+    q: Tensor
+    k: Tensor
+    mask: Tensor | None
+    scale: float
+    causal: bool
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Seen":
+        """Reads the arguments of `scaled_dot_product_attention`.
+
+        Dropout is ignored: the chain is that of the undropped probabilities.
+        """
+        given = dict(zip(PARAMETERS, args, strict=False)) | dict(kwargs)
+        q, mask = given["query"].detach(), given.get("attn_mask")
+        scale = given.get("scale")
+        four = _four_axes(q)
+        return cls(
+            q=four,
+            k=_four_axes(given["key"].detach()).expand(four.shape[0], -1, -1, -1),
+            mask=None if mask is None else _mask_axes(mask.detach(), q),
+            scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
+            causal=bool(given.get("is_causal", False)),
+        )
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Numbers of queries and keys."""
+        return self.q.shape[2], self.k.shape[2]
+
+    def nbytes(self, keep: Keep) -> int:
+        """Bytes a record of this call will hold, without its mask."""
+        if keep == "qk":
+            return self.q.nbytes + self.k.nbytes
+        heads = 1 if keep == "mean" else self.q.shape[1]
+        width = torch.promote_types(self.q.dtype, torch.float32).itemsize
+        return self.q.shape[0] * heads * self.q.shape[2] * self.k.shape[2] * width
+
+
+@dataclass
+class Copier:
+    """Turns calls into records that share no memory with the model."""
+
+    keep: Keep
+    device: torch.device | str | None
+    last_mask: tuple[Tensor | None, Tensor | None] = (None, None)
+
+    def record(self, site: AttentionSite, seen: Seen, layout: Layout) -> AbstractRecord:
+        """Returns a record of the call in the form asked for."""
+        if self.keep == "qk":
+            return AttentionRecord(
+                site,
+                self._copy(seen.q),
+                self._copy(seen.k),
+                scale=seen.scale,
+                mask=self._copy_mask(seen.mask),
+                causal=seen.causal,
+                layout=layout,
+            )
+        whole = AttentionRecord(
+            site, seen.q, seen.k, scale=seen.scale, mask=seen.mask, causal=seen.causal
+        )
+        if self.keep == "dense":
+            matrix = whole.probabilities()
+        else:
+            heads = range(seen.q.shape[1])
+            matrix = sum(whole.probabilities([head]) for head in heads) / len(heads)
+        matrix = torch.as_tensor(matrix, device=self.device)
+        return DenseRecord(site, matrix, causal=seen.causal, layout=layout)
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        device = tensor.device if self.device is None else self.device
+        return tensor.to(device, copy=True, memory_format=torch.contiguous_format)
+
+    def _copy_mask(self, mask: Tensor | None) -> Tensor | None:
+        """Copies a mask once for all layers it is given to."""
+        if mask is None:
+            return None
+        original, copy = self.last_mask
+        if original is None or not _is_same(original, mask):
+            copy = self._copy(mask)
+            self.last_mask = (mask, copy)
+        return copy
+
+
+def _four_axes(tensor: Tensor) -> Tensor:
+    if tensor.ndim == 2:
+        return tensor[None, None]
+    if tensor.ndim == 3:
+        return tensor[:, None]
+    return tensor.flatten(0, -4)
+
+
+def _mask_axes(mask: Tensor, q: Tensor) -> Tensor:
+    """Four axes, those along which the mask is merely expanded cut to length one."""
+    mask = mask[(None,) * (q.ndim - mask.ndim)]
+    if q.ndim > 4:
+        mask = mask.expand(*q.shape[:-3], *mask.shape[-3:])
+    mask = _four_axes(mask)
+    for axis in range(4):
+        if mask.stride(axis) == 0:
+            mask = mask.narrow(axis, 0, 1)
+    return mask
+
+
+def _is_same(mask: Tensor, other: Tensor) -> bool:
+    """Tells whether two views show the same memory in the same way."""
+    return (
+        mask.data_ptr() == other.data_ptr()
+        and mask.shape == other.shape
+        and mask.stride() == other.stride()
+        and (mask.is_inference() or mask._version == other._version)
+    )

@@ -1,0 +1,123 @@
+"""The place of an attention call in a model, and the choice of places to look at."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, TypedDict, Unpack
+
+from attnchain.errors import SiteNotFoundError
+
+Kind = Literal["self", "cross", "joint"]
+Branch = Literal["conditional", "unconditional"]
+Numbers = int | Iterable[int] | None
+
+KINDS = ("self", "cross", "joint")
+BRANCHES = ("conditional", "unconditional")
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """Where and when attention was computed.
+
+    Attributes:
+        layer: Count from 0, in order of execution, among the sites of this kind.
+        name: Name of the innermost module, as in `model.named_modules()`.
+        kind: "self" (one sequence), "cross" (queries and keys from two sequences) or
+            "joint" (text and image tokens in one sequence).
+        forward: Count from 0 of the forward passes seen.
+        step: Denoising step, counted from 0; None outside a diffusion pipeline.
+        branch: Side of classifier-free guidance; None where it is not used.
+    """
+
+    layer: int
+    name: str
+    kind: Kind
+    forward: int = 0
+    step: int | None = None
+    branch: Branch | None = None
+
+    def __str__(self) -> str:
+        """Returns the site in one line, as error messages show it."""
+        step = "" if self.step is None else f", step {self.step}"
+        branch = "" if self.branch is None else f", {self.branch}"
+        return f"{self.kind} layer {self.layer} ({self.name or 'model'}{step}{branch})"
+
+
+class Selection(TypedDict, total=False):
+    """Keywords that choose sites, beside their layers.
+
+    Attributes:
+        name: Pattern for the module's name, as in a shell: `"*attn1"`.
+        kind: "self", "cross" or "joint".
+        steps: Denoising steps, counted from 0; -1 is the last.
+        resolution: Rows and columns of the patch grid of the queries.
+        branch: "conditional" or "unconditional" side of guidance.
+    """
+
+    name: str | None
+    kind: Kind | None
+    steps: Numbers
+    resolution: tuple[int, int] | None
+    branch: Branch | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The keywords of a selection, checked; None leaves a property free."""
+
+    layers: tuple[int, ...] | None = None
+    name: str | None = None
+    kind: Kind | None = None
+    steps: tuple[int, ...] | None = None
+    resolution: tuple[int, int] | None = None
+    branch: Branch | None = None
+
+    @classmethod
+    def of(cls, layers: Numbers = None, **selection: Unpack[Selection]) -> "Choice":
+        """Returns the choice that keywords of the public functions describe.
+
+        Raises:
+            SiteNotFoundError: There is no such kind or branch.
+        """
+        kind, branch = selection.get("kind"), selection.get("branch")
+        for word, value, valid in (("kind", kind, KINDS), ("branch", branch, BRANCHES)):
+            if value is not None and value not in valid:
+                message = f"{word} must be one of {', '.join(valid)}, not {value!r}"
+                raise SiteNotFoundError(message)
+        numbers = {
+            "layers": _as_numbers(layers),
+            "steps": _as_numbers(selection.get("steps")),
+        }
+        return cls(**{**selection, **numbers})
+
+    def fits_place(self, name: str, kind: Kind) -> bool:
+        """Tells whether a module's name and kind are chosen."""
+        fits_name = self.name is None or fnmatchcase(name, self.name)
+        return fits_name and self.kind in (None, kind)
+
+    def fits_layer(self, layer: int, n_layers: int) -> bool:
+        """Tells whether a layer is chosen, counted from either end."""
+        return _is_in(self.layers, layer, n_layers)
+
+    def fits_step(self, step: int | None, n_steps: int | None) -> bool:
+        """Tells whether a denoising step is chosen, counted from either end."""
+        if self.steps is None:
+            return True
+        return step is not None and _is_in(self.steps, step, n_steps)
+
+    @property
+    def depth(self) -> int:
+        """How many of the last layers may yet be chosen by a negative number."""
+        return max((-layer for layer in self.layers or () if layer < 0), default=0)
+
+
+def _as_numbers(numbers: Numbers) -> tuple[int, ...] | None:
+    if numbers is None:
+        return None
+    return (numbers,) if isinstance(numbers, int) else tuple(numbers)
+
+
+def _is_in(numbers: tuple[int, ...] | None, number: int, total: int | None) -> bool:
+    if numbers is None or number in numbers:
+        return True
+    return total is not None and number - total in numbers
