@@ -1,25 +1,33 @@
 """The context manager that reads attention from a running model."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Unpack
+from contextlib import contextmanager, nullcontext
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
-from attnchain.capturing.recorder import GivenGrid, Recorder, Watch
+from attnchain.capturing.denoising import Denoising
+from attnchain.capturing.fused import fused_attention
+from attnchain.capturing.recorder import GivenGrid, Recorder
 from attnchain.capturing.result import CapturedAttention
 from attnchain.capturing.seen import Copier, Keep
 from attnchain.capturing.shelf import Shelf
-from attnchain.capturing.site import Choice, Numbers, Selection
-from attnchain.errors import NothingCapturedError
+from attnchain.capturing.site import Choice, Numbers, Selection, listed
+from attnchain.capturing.watch import Watch
+from attnchain.errors import (
+    CaptureError,
+    NothingCapturedError,
+    SiteNotFoundError,
+    UnsupportedModelError,
+)
 
 DEFAULT_BUDGET = 8 * 2**30
 
 
 @contextmanager
 def capture(
-    model: nn.Module,
+    model: nn.Module | Any,
     *,
     layers: Numbers = None,
     keep: Keep = "qk",
@@ -28,12 +36,94 @@ def capture(
     grid: GivenGrid = None,
     **selection: Unpack[Selection],
 ) -> Iterator[CapturedAttention]:
-    """Reads the attention of a model while it runs inside the `with` block."""
-    result = CapturedAttention()
-    shelf = Shelf(result, Choice.of(layers, **selection), max_bytes)
-    recorder = Recorder(model, shelf, Copier(keep, device), grid)
-    with recorder.following(), Watch(recorder):
-        yield result
+    r"""Reads the attention of a model that runs inside the `with` block.
+
+    Queries and keys of every call of `scaled_dot_product_attention` are copied, after
+    rotary embedding and normalisation; the n x n matrix is never formed and the
+    model's outputs do not change. A model that computes attention by hand is switched
+    to its fused path inside the block (outputs then agree to rounding).
+
+    Args:
+        model: Any torch module, or a diffusers pipeline, whose transformer or unet is
+            read at each denoising step.
+        layers: Layers to keep, counted from 0 for each kind of attention; -1 is the
+            last. All by default.
+        keep: "qk" keeps queries and keys, "dense" the matrices of all heads, "mean"
+            the mean over heads.
+        max_bytes: Budget for everything kept.
+        device: Where to keep it, for example "cpu"; by default where it is computed.
+        grid: Token layout, for a model whose layout is not known: a `TokenGrid`, or a
+            function of a module's name and its number of tokens.
+        **selection: What else to keep, see `Selection`: `name`, `kind`, `steps`,
+            `resolution`, `branch`.
+
+    Yields:
+        The captured attention, filled while the model runs.
+
+    Raises:
+        UnsupportedModelError: Attention is computed where it cannot be read; the
+            message names the module and the switch to use.
+        NothingCapturedError: The block ended, and no attention was seen.
+        SiteNotFoundError: Attention was seen, but nothing that was chosen.
+        CaptureBudgetError: The next record would exceed the budget.
+        GridError: A resolution was chosen, and a token layout is not known.
+
+    Cost:
+        One copy of queries and keys for each call, O(n d) memory.
+
+    Example:
+        >>> import torch
+        >>> encoder = torch.nn.TransformerEncoderLayer(8, nhead=2, batch_first=True)
+        >>> with capture(encoder.eval()) as attention:
+        ...     _ = encoder(torch.zeros(1, 3, 8))
+        >>> attention.select(layers=0, heads=0).to_dense()
+        tensor([[[0.3333, 0.3333, 0.3333],
+                 [0.3333, 0.3333, 0.3333],
+                 [0.3333, 0.3333, 0.3333]]])
+    """
+    if keep not in ("qk", "dense", "mean"):
+        raise CaptureError(f"keep must be 'qk', 'dense' or 'mean', but is {keep!r}")
+    denoising = None if isinstance(model, nn.Module) else Denoising(model)
+    network = model if denoising is None else denoising.denoiser
+    choice = Choice.of(layers, **selection)
+    if choice.steps is not None and denoising is None:
+        raise SiteNotFoundError("steps can be chosen for a diffusion pipeline only")
+    shelf = Shelf(CapturedAttention(), choice, max_bytes)
+    recorder = Recorder(
+        network, shelf, Copier(keep, device), grid=grid, denoising=denoising
+    )
+    steps = nullcontext() if denoising is None else denoising.following()
+    with fused_attention(network), steps, recorder.following(), Watch(recorder):
+        yield shelf.result
     shelf.close()
+    _check_captured(recorder, choice)
+
+
+def _check_captured(recorder: Recorder, choice: Choice) -> None:
+    """Raises when a block ended without what was asked for."""
+    result = recorder.shelf.result
+    missed = [name for name in recorder.by_hand if choice.fits_name(name)]
+    if missed:
+        message = (
+            f"attention is computed by hand, as a softmax of a score matrix, in "
+            f"{', '.join(missed)}; its queries and keys cannot be read. Use torch's "
+            f"fused attention there (scaled_dot_product_attention; in diffusers "
+            f"set_attn_processor(AttnProcessor2_0())), or leave these modules out "
+            f"with name=..."
+        )
+        raise UnsupportedModelError(message)
     if not result.n_layers:
-        raise NothingCapturedError("nothing")
+        message = (
+            "the model was not run inside the capture block"
+            if recorder.forward < 0
+            else "the model ran, but never called scaled_dot_product_attention; "
+            "if it has attention, it is computed in a way that cannot be read"
+        )
+        raise NothingCapturedError(message)
+    if not result.records:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in result.n_layers.items())
+        message = (
+            f"nothing fits the choice {choice}; the model has {kinds} layers, named "
+            f"{listed(recorder.names)}"
+        )
+        raise SiteNotFoundError(message)

@@ -90,38 +90,41 @@ def _timm_windows(call: Call, *_: Any) -> Layout:
     if x is None:
         return _missing("x")
     rows, columns = x.shape[1:3]
-    window, shift = tuple(call.module.window_size), tuple(call.module.shift_size)
+    window: tuple[int, int] = tuple(call.module.window_size)
+    shift: tuple[int, int] = tuple(call.module.shift_size)
     if any(shift) and (rows % window[0] or columns % window[1]):
         return Layout.of("the picture was padded between shift and windows")
-    windows = (-(-rows // window[0]), -(-columns // window[1]))
     return Layout.of(
         TokenGrid(
             window[0],
             window[1],
-            windows=windows,
-            shift=(shift[0], shift[1]),
+            windows=(-(-rows // window[0]), -(-columns // window[1])),
+            shift=shift,
             size=(rows, columns),
         )
     )
 
 
-def _feature_map(call: Call, _: Call, n_queries: int, n_keys: int) -> Layout | None:
+def _feature_map(call: Call, site: Call, _: int, n_keys: int) -> Layout | None:
     """UNet: the module is given rows x columns; other keys are text."""
     features = call.tensor("hidden_states")
     if features is None or features.ndim != 4:
         return None
-    grid = TokenGrid(*features.shape[-2:])
-    keys = grid if n_keys == n_queries else TokenGrid.of_text(n_keys)
-    return Layout(grid, keys)
+    rows, columns = features.shape[-2:]
+    return _to_text(TokenGrid(rows, columns), site, n_keys)
 
 
-def _latents(call: Call, site: Call, n_queries: int, n_keys: int) -> Layout:
+def _latents(call: Call, site: Call, _: int, n_keys: int) -> Layout:
     """Diffusion transformer: patches of latents; cross-attention sees text."""
     latents = call.tensor("hidden_states")
     if latents is None:
         return _missing("hidden_states")
-    patch = call.module.config.patch_size
-    grid = TokenGrid(*_patches(latents.shape, patch))
+    rows, columns = _patches(latents.shape, call.module.config.patch_size)
+    return _to_text(TokenGrid(rows, columns), site, n_keys)
+
+
+def _to_text(grid: TokenGrid, site: Call, n_keys: int) -> Layout:
+    """One sequence, or cross-attention from it to text."""
     if site.second_sequence() is None:
         return Layout.of(grid)
     return Layout(grid, TokenGrid.of_text(n_keys))

@@ -1,13 +1,12 @@
 """A record that keeps queries and keys instead of a matrix."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.capturing.record import AbstractRecord, Heads
-from attnchain.capturing.site import AttentionSite
 from attnchain.operators import AttentionTransition
 
 
@@ -65,13 +64,6 @@ class AttentionRecord(AbstractRecord):
         elif mask is not None:
             scores = scores + mask
         return scores.softmax(-1)
-
-    def at(self, site: AttentionSite, pictures: slice) -> "AttentionRecord":
-        mask = self.mask
-        if mask is not None and mask.shape[0] > 1:
-            mask = mask[pictures]
-        q, k = self.q[pictures], self.k[pictures]
-        return replace(self, site=site, q=q, k=k, mask=mask)
 
     def _with_heads(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor | None]:
         """Queries, keys and mask of the heads, keys repeated for grouped queries."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
@@ -81,10 +81,6 @@ class AbstractRecord(ABC):
             One n x m matrix for each picture and head.
         """
 
-    @abstractmethod
-    def at(self, site: AttentionSite, pictures: slice) -> "AbstractRecord":
-        """Returns the record of some pictures of the batch, under another site."""
-
     def _check_chain(self) -> None:
         n_queries, n_keys = self.shape[-2:]
         if self.site.kind == "cross" or n_queries != n_keys:
@@ -130,6 +126,3 @@ class DenseRecord(AbstractRecord):
     def probabilities(self, heads: Heads = None) -> Tensor:
         self._check_heads(heads, self.matrix.shape[1])
         return self.matrix if heads is None else self.matrix[:, heads]
-
-    def at(self, site: AttentionSite, pictures: slice) -> "DenseRecord":
-        return replace(self, site=site, matrix=self.matrix[pictures])

@@ -1,41 +1,54 @@
-"""The one mechanism: a torch function mode for the calls, hooks for their names."""
+"""Follows the modules that run, and puts what was seen in them on a shelf."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from torch import nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
 from attnchain.capturing.call import Call
+from attnchain.capturing.denoising import Denoising, Part
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.layout import Layout
 from attnchain.capturing.layouts import find_layout
 from attnchain.capturing.seen import Copier, Seen
 from attnchain.capturing.shelf import Shelf
 from attnchain.capturing.site import AttentionSite, Kind
+from attnchain.errors import UnsupportedModelError
 
 GivenGrid = TokenGrid | Callable[[str, int], TokenGrid] | None
 
 
 class Recorder:
-    """Follows the running modules and puts attention calls on a shelf."""
+    """Knows what is running: which module, which forward pass, which step."""
 
     def __init__(
-        self, model: nn.Module, shelf: Shelf, copier: Copier, grid: GivenGrid
+        self,
+        model: nn.Module,
+        shelf: Shelf,
+        copier: Copier,
+        *,
+        grid: GivenGrid = None,
+        denoising: Denoising | None = None,
     ) -> None:
         self.root = Call("", model)
         self.shelf = shelf
         self.copier = copier
         self.grid = grid
+        self.denoising = denoising
         self.stack: list[Call] = []
-        self.layers: dict[tuple[str, int, Kind], int] = {}
-        self.times: Counter[str] = Counter()
         self.forward = -1
-        self.step: int | None = None
+        self.by_hand: dict[str, None] = {}
+        self._calls: Counter[str] = Counter()
+        self._layers: dict[tuple[str, int, Kind], int] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the modules in which fused attention was seen."""
+        return [name or "model" for name, *_ in self._layers]
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -43,43 +56,67 @@ class Recorder:
         hooks = []
         try:
             for name, module in self.root.module.named_modules():
-                plain = name.replace("_orig_mod.", "").replace("_orig_mod", "")
-                hooks.append(
-                    module.register_forward_pre_hook(
-                        self._entering(plain), with_kwargs=True
-                    )
-                )
-                hooks.append(
-                    module.register_forward_hook(self._leave, always_call=True)
-                )
+                enter = self._entering(_plain(name))
+                hooks += [
+                    module.register_forward_pre_hook(enter, with_kwargs=True),
+                    module.register_forward_hook(self._leave, always_call=True),
+                ]
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
     def see(self, seen: Seen) -> None:
-        """Keeps a call of fused attention, if it was chosen."""
-        call = self.stack[-1] if self.stack else self.root
+        """Keeps a call of fused attention, if it was made by the model and chosen."""
+        if not self.stack:
+            return
+        call = self.stack[-1]
         layout = self._layout(call, seen)
         site = self._site(call, layout, seen)
-        if self.shelf.wants(site, layout):
-            self.shelf.put(
-                site,
-                seen.nbytes(self.copier.keep),
-                lambda: self.copier.record(site, seen, layout),
-            )
+        for branch, pictures in self._parts(seen):
+            place = replace(site, branch=branch)
+            if self.shelf.wants(place, layout):
+                part = seen.part(pictures)
+                make = partial(self.copier.record, place, part, layout)
+                self.shelf.put(place, part.nbytes(self.copier.keep), make)
+
+    def see_softmax(self, scores: Tensor) -> None:
+        """Notes attention computed by hand: a softmax of scores in such a module."""
+        if not self.stack:
+            return
+        call = self.stack[-1]
+        named = "att" in type(call.module).__name__.lower()
+        if named and scores.ndim >= 3 and not self._calls[call.name]:
+            self.by_hand[call.name] = None
+
+    def refuse(self, kernel: str) -> None:
+        """Raises when the model computes attention where it cannot be seen."""
+        if not self.stack:
+            return
+        message = (
+            f"{self.stack[-1].name or 'the model'} calls {kernel}, which hides "
+            f"queries and keys; switch to torch's scaled_dot_product_attention: "
+            f"set_attn_implementation('sdpa') in transformers, "
+            f"set_attention_backend('native') in diffusers"
+        )
+        raise UnsupportedModelError(message)
 
     def _entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict) -> None:
             if not self.stack:
                 self.forward += 1
-                self.times.clear()
+                self._calls.clear()
             self.stack.append(Call(name, module, args, kwargs))
 
         return enter
 
     def _leave(self, *_: Any) -> None:
         self.stack.pop()
+
+    def _parts(self, seen: Seen) -> list[Part]:
+        if self.denoising is None:
+            return [(None, slice(None))]
+        return self.denoising.parts(self.stack[0], seen.q.shape[0])
 
     def _layout(self, call: Call, seen: Seen) -> Layout:
         if self.grid is None:
@@ -92,40 +129,19 @@ class Recorder:
         return layout.fitted(*seen.lengths)
 
     def _site(self, call: Call, layout: Layout, seen: Seen) -> AttentionSite:
+        """Names the place; its layer is counted where it is seen first."""
         kind = _kind(call, layout, seen)
-        occurrence = (call.name, self.times[call.name], kind)
-        self.times[call.name] += 1
-        n_layers = self.shelf.result.n_layers
-        if occurrence not in self.layers:
-            self.layers[occurrence] = n_layers[kind]
-            n_layers[kind] += 1
-        return AttentionSite(
-            layer=self.layers[occurrence],
-            name=call.name,
-            kind=kind,
-            forward=max(self.forward, 0),
-            step=self.step,
-        )
-
-
-class Watch(TorchFunctionMode):
-    """Shows every call of fused attention to a recorder, then lets it run."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(
-        self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None
-    ) -> Any:
-        """Runs a torch function; fused attention is seen first."""
-        kwargs = kwargs or {}
-        if func is functional.scaled_dot_product_attention:
-            self.recorder.see(Seen.of(args, kwargs))
-        elif func is functional.multi_head_attention_forward:
-            with self:
-                return _MULTI_HEAD(*args, **kwargs)
-        return func(*args, **kwargs)
+        occurrence = (call.name, self._calls[call.name], kind)
+        self._calls[call.name] += 1
+        result = self.shelf.result
+        if occurrence not in self._layers:
+            self._layers[occurrence] = result.n_layers[kind]
+            result.n_layers[kind] += 1
+        step = None
+        if self.denoising is not None:
+            step, result.n_steps = self.denoising.step, self.denoising.n_steps
+        layer = self._layers[occurrence]
+        return AttentionSite(layer, call.name, kind, self.forward, step)
 
 
 def _kind(call: Call, layout: Layout, seen: Seen) -> Kind:
@@ -137,22 +153,9 @@ def _kind(call: Call, layout: Layout, seen: Seen) -> Kind:
     if other is None:
         cached = call.kwargs.get("past_key_values") is not None
         return "self" if n_queries == n_keys or cached else "cross"
-    joint = n_queries == n_keys != other.shape[1]
-    return "joint" if joint else "cross"
+    return "joint" if n_queries == n_keys != other.shape[1] else "cross"
 
 
-def _without_override(function: Callable) -> Callable:
-    """A copy of a torch function that runs its body under a function mode.
-
-    The original hands itself to the mode before its body runs, so a mode would never
-    see the calls inside it.
-    """
-    names = function.__globals__ | {"has_torch_function": lambda _: False}
-    copy = FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-_MULTI_HEAD = _without_override(functional.multi_head_attention_forward)
+def _plain(name: str) -> str:
+    """The module's name without the wrapper that torch.compile puts around it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")

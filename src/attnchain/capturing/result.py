@@ -6,11 +6,9 @@ from typing import Unpack, overload
 
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.record import AbstractRecord, Heads
-from attnchain.capturing.site import Choice, Kind, Numbers, Selection
+from attnchain.capturing.site import Choice, Kind, Numbers, Selection, listed
 from attnchain.errors import GridError, SiteNotFoundError
 from attnchain.operators import AbstractTransition
-
-MOST_LISTED = 12
 
 
 class CapturedAttention:
@@ -133,7 +131,7 @@ class CapturedAttention:
         if len(found) > 1:
             message = (
                 f"{len(found)} records fit layer {layers}: "
-                f"{_listed([str(record.site) for record in found])}. Ask for "
+                f"{listed(record.site for record in found)}. Ask for "
                 f"layers=[{layers}] to get them all, or narrow by steps, kind or name"
             )
             raise SiteNotFoundError(message)
@@ -150,9 +148,4 @@ class CapturedAttention:
         )
 
     def _existing(self) -> str:
-        return _listed(list(dict.fromkeys(str(record.site) for record in self.records)))
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MOST_LISTED
-    return "; ".join(names[:MOST_LISTED]) + (f"; and {more} more" if more > 0 else "")
+        return listed(record.site for record in self.records)

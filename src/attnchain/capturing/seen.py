@@ -1,7 +1,7 @@
 """One call of fused attention: its arguments in one shape, and records made of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -44,6 +44,33 @@ class Seen:
             scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
             causal=bool(given.get("is_causal", False)),
         )
+
+    @classmethod
+    def of_product(cls, args: tuple[Any, ...], heads: int) -> "Seen":
+        """Reads the product of scaled queries and keys in multi-head attention.
+
+        Args:
+            args: Those of `bmm` (queries, transposed keys), or of `baddbmm`, which
+                has the additive mask before them.
+            heads: Number of heads; the first axis runs over pictures and heads.
+        """
+        *masks, q, transposed = (tensor.detach() for tensor in args)
+        split = (-1, heads)
+        mask = masks[0].expand(q.shape[0], -1, -1) if masks else None
+        return cls(
+            q=q.unflatten(0, split),
+            k=transposed.mT.unflatten(0, split),
+            mask=None if mask is None else mask.unflatten(0, split),
+            scale=1.0,
+            causal=False,
+        )
+
+    def part(self, pictures: slice) -> "Seen":
+        """Returns the call as if made for some pictures of the batch."""
+        mask = self.mask
+        if mask is not None and mask.shape[0] > 1:
+            mask = mask[pictures]
+        return replace(self, q=self.q[pictures], k=self.k[pictures], mask=mask)
 
     @property
     def lengths(self) -> tuple[int, int]:

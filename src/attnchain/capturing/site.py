@@ -15,6 +15,9 @@ KINDS = ("self", "cross", "joint")
 BRANCHES = ("conditional", "unconditional")
 
 
+MOST_LISTED = 12
+
+
 @dataclass(frozen=True)
 class AttentionSite:
     """Where and when attention was computed.
@@ -92,8 +95,11 @@ class Choice:
 
     def fits_place(self, name: str, kind: Kind) -> bool:
         """Tells whether a module's name and kind are chosen."""
-        fits_name = self.name is None or fnmatchcase(name, self.name)
-        return fits_name and self.kind in (None, kind)
+        return self.fits_name(name) and self.kind in (None, kind)
+
+    def fits_name(self, name: str) -> bool:
+        """Tells whether a module's name is chosen."""
+        return self.name is None or fnmatchcase(name, self.name)
 
     def fits_layer(self, layer: int, n_layers: int) -> bool:
         """Tells whether a layer is chosen, counted from either end."""
@@ -121,3 +127,10 @@ def _is_in(numbers: tuple[int, ...] | None, number: int, total: int | None) -> b
     if numbers is None or number in numbers:
         return True
     return total is not None and number - total in numbers
+
+
+def listed(names: Iterable[object]) -> str:
+    """Returns the first few of some names, and how many more there are."""
+    distinct = list(dict.fromkeys(str(name) for name in names))
+    more = len(distinct) - MOST_LISTED
+    return "; ".join(distinct[:MOST_LISTED]) + (f"; {more} more" if more > 0 else "")

@@ -1,0 +1,149 @@
+"""Diffusion pipelines: which step is running, and which side of guidance."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+
+from attnchain.capturing.call import Call
+from attnchain.capturing.site import Branch
+from attnchain.errors import UnsupportedModelError
+
+Part = tuple[Branch | None, slice]
+
+UNCONDITIONAL_FIRST: tuple[Branch, Branch] = ("unconditional", "conditional")
+CONDITIONAL_FIRST: tuple[Branch, Branch] = ("conditional", "unconditional")
+
+GUIDED: dict[str, tuple[Branch, Branch]] = {
+    "StableDiffusionPipeline": UNCONDITIONAL_FIRST,
+    "StableDiffusionXLPipeline": UNCONDITIONAL_FIRST,
+    "StableDiffusion3Pipeline": UNCONDITIONAL_FIRST,
+    "PixArtAlphaPipeline": UNCONDITIONAL_FIRST,
+    "PixArtSigmaPipeline": UNCONDITIONAL_FIRST,
+    "DiTPipeline": CONDITIONAL_FIRST,
+}
+
+CONTEXTS: dict[str, Branch] = {"cond": "conditional", "uncond": "unconditional"}
+
+
+@dataclass
+class Denoising:
+    """Follows one diffusion pipeline: its scheduler counts, its denoiser is read.
+
+    Attributes:
+        pipeline: A diffusers pipeline.
+        step: Number of the step that is running.
+        context: Side of guidance that the pipeline says it is running, if it does.
+    """
+
+    pipeline: Any
+    step: int = 0
+    context: Branch | None = None
+
+    @property
+    def denoiser(self) -> torch.nn.Module:
+        """The network that is run at each step.
+
+        Raises:
+            UnsupportedModelError: The pipeline has none.
+        """
+        for name in ("transformer", "unet"):
+            model = getattr(self.pipeline, name, None)
+            if isinstance(model, torch.nn.Module):
+                return model
+        message = (
+            f"capture expects a torch module, or a diffusers pipeline with a "
+            f"transformer or unet, but was given {type(self.pipeline).__name__}"
+        )
+        raise UnsupportedModelError(message)
+
+    @property
+    def n_steps(self) -> int | None:
+        """Number of steps of the running call."""
+        scheduler = self.pipeline.scheduler
+        first = getattr(scheduler, "begin_index", None) or 0
+        return len(scheduler.timesteps) - first
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Counts the scheduler's steps, and lets it alone afterwards."""
+        scheduler, denoiser = self.pipeline.scheduler, self.denoiser
+        with ExitStack() as stack:
+            for owner, name, wrapper in (
+                (scheduler, "set_timesteps", self._restarting),
+                (scheduler, "step", self._counting),
+                (denoiser, "cache_context", self._naming),
+            ):
+                if hasattr(owner, name):
+                    stack.enter_context(_wrapped(owner, name, wrapper))
+            yield
+
+    def parts(self, root: Call, n_pictures: int) -> list[Part]:
+        """Splits a batch into the sides of classifier-free guidance.
+
+        A batch is split where the pipeline is known to stack both sides, does use
+        guidance, and gave the denoiser the same latents twice.
+        """
+        both = slice(None)
+        if self.context is not None:
+            return [(self.context, both)]
+        order = GUIDED.get(type(self.pipeline).__name__)
+        latents = root.tensor("sample")
+        if latents is None:
+            latents = root.tensor("hidden_states")
+        guided = getattr(self.pipeline, "do_classifier_free_guidance", True)
+        if order is None or latents is None or not guided or n_pictures % 2:
+            return [(None, both)]
+        first, second = latents.chunk(2)
+        if not torch.equal(first, second):
+            return [(None, both)]
+        half = n_pictures // 2
+        return [(order[0], slice(half)), (order[1], slice(half, None))]
+
+    def _restarting(self, function: Callable) -> Callable:
+        @wraps(function)
+        def set_timesteps(*args: Any, **kwargs: Any) -> Any:
+            self.step = 0
+            return function(*args, **kwargs)
+
+        return set_timesteps
+
+    def _counting(self, function: Callable) -> Callable:
+        @wraps(function)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            outcome = function(*args, **kwargs)
+            self.step += 1
+            return outcome
+
+        return step
+
+    def _naming(self, function: Callable) -> Callable:
+        @wraps(function)
+        @contextmanager
+        def cache_context(name: str) -> Iterator[None]:
+            with function(name):
+                self.context = CONTEXTS.get(name)
+                try:
+                    yield
+                finally:
+                    self.context = None
+
+        return cache_context
+
+
+@contextmanager
+def _wrapped(owner: Any, name: str, wrapper: Callable) -> Iterator[None]:
+    """Puts a wrapper before a method of one object, and takes it away again."""
+    own = vars(owner)
+    was_own, before = name in own, getattr(owner, name)
+    own[name] = wrapper(before)
+    try:
+        yield
+    finally:
+        if was_own:
+            own[name] = before
+        else:
+            del own[name]

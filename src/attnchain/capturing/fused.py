@@ -1,0 +1,112 @@
+"""Switches a model to fused attention for the capture, and back afterwards."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnchain.errors import UnsupportedModelError
+
+OTHER_KERNELS = ("flash", "flex", "sage", "paged", "kernels", "xformers", "aiter")
+
+
+@contextmanager
+def fused_attention(model: nn.Module) -> Iterator[None]:
+    """Makes a model call torch's fused attention where it can be told to.
+
+    transformers models with eager attention use "sdpa", timm modules their fused
+    path, `nn.MultiheadAttention` leaves its fast path and compiled models run
+    uncompiled. All is restored at the end.
+
+    Raises:
+        UnsupportedModelError: The model uses another kernel or cannot be switched;
+            the message says what to set.
+    """
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            _check_readable(name, module)
+            _switch_timm(module, stack)
+        _switch_transformers(model, stack)
+        stack.callback(
+            torch.backends.mha.set_fastpath_enabled,
+            torch.backends.mha.get_fastpath_enabled(),
+        )
+        torch.backends.mha.set_fastpath_enabled(False)
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _check_readable(name: str, module: nn.Module) -> None:
+    """Raises where a module is known to compute attention out of our sight."""
+    if isinstance(module, torch.jit.ScriptModule):
+        message = (
+            f"{name or 'the model'} is a scripted module, whose calls cannot be seen; "
+            f"capture the model it was scripted from"
+        )
+        raise UnsupportedModelError(message)
+    backend = getattr(getattr(module, "processor", None), "_attention_backend", None)
+    if backend is not None and _is_other_kernel(
+        str(getattr(backend, "value", backend))
+    ):
+        message = (
+            f"{name} uses the attention back end {backend}, which hides queries and "
+            f"keys; call set_attention_backend('native') on the model first"
+        )
+        raise UnsupportedModelError(message)
+
+
+def _switch_timm(module: Any, stack: ExitStack) -> None:
+    """Takes the fused path of a module that has one and does not use it."""
+    if getattr(module, "fused_attn", None) is False:
+        stack.callback(setattr, module, "fused_attn", False)
+        module.fused_attn = True
+
+
+def _switch_transformers(model: nn.Module, stack: ExitStack) -> None:
+    """Sets "sdpa" for every configuration that says "eager", outer models first."""
+    owners: dict[int, Any] = {}
+    for module in model.modules():
+        if hasattr(module, "set_attn_implementation"):
+            owners.setdefault(id(module.config), module)
+    before = [(owner, owner.config._attn_implementation) for owner in owners.values()]
+    for owner, used in before:
+        _check_implementation(owner, used)
+    if "eager" not in dict(before).values():
+        return
+    for owner, used in reversed(before):
+        stack.callback(owner.set_attn_implementation, used)
+    for owner, used in before:
+        if used == "eager":
+            _set_sdpa(owner)
+
+
+def _check_implementation(owner: Any, used: str | None) -> None:
+    if used is not None and _is_other_kernel(used):
+        message = (
+            f"{type(owner).__name__} uses {used!r} attention, which hides queries and "
+            f"keys; call set_attn_implementation('sdpa') on the model first"
+        )
+        raise UnsupportedModelError(message)
+
+
+def _set_sdpa(owner: Any) -> None:
+    message = (
+        f"{type(owner).__name__} computes attention by hand and cannot use torch's "
+        f"fused attention, so its queries and keys cannot be read"
+    )
+    try:
+        owner.set_attn_implementation("sdpa")
+    except (ValueError, ImportError) as error:
+        raise UnsupportedModelError(f"{message}: {error}") from error
+    if owner.config._attn_implementation != "sdpa":
+        raise UnsupportedModelError(message)
+
+
+def _is_other_kernel(name: str) -> bool:
+    return not name.startswith("_native") and any(
+        word in name for word in OTHER_KERNELS
+    )
