@@ -114,12 +114,12 @@ def token_rank(
 
 
 def detailed_balance_error(matrix: Array) -> float:
-    """Largest difference of the two flows between a pair of states.
+    """Sum of the net flows between states: `sum_ij |pi_i P[i, j] - pi_j P[j, i]|`.
 
-    `max_ij |pi_i P[i, j] - pi_j P[j, i]|`, zero for reversible chains.
+    Zero for reversible chains, at most 2.
     """
     flow = np.diag(stationary(matrix)) @ matrix
-    return float(np.abs(flow - flow.T).max())
+    return float(np.abs(flow - flow.T).sum())
 
 
 def is_reversible(matrix: Array, *, tolerance: float = 1e-10) -> bool:

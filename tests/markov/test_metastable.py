@@ -1,0 +1,174 @@
+"""metastable_sets: known sets, laws, the choice of their number, refusals."""
+
+import numpy as np
+import pytest
+import torch
+from tests.operators.cases import random_rows
+
+from attnchain import reference
+from attnchain.errors import ReducibleChainError, ShapeError
+from attnchain.markov import metastable_sets
+from attnchain.operators import (
+    AttentionTransition,
+    Damped,
+    DenseTransition,
+    Permuted,
+    as_transition,
+)
+from attnchain.testing import assert_distribution, chains
+
+
+def same_partition(left, right):
+    left, right = np.asarray(left), np.asarray(right)
+    return ((left[:, None] == left) == (right[:, None] == right)).all()
+
+
+def noisy_blocks(blocks, size, *, coupling=0.05, noise=0.1, seed=0):
+    """Blocks with a random chain mixed in: neither symmetric nor reversible."""
+    matrix = chains.block_diagonal(blocks, size, coupling).matrix.numpy()
+    return (1 - noise) * matrix + noise * random_rows(
+        blocks * size, blocks * size, seed=seed
+    )
+
+
+def clustered_attention(n, clusters):
+    generator = torch.Generator().manual_seed(0)
+    centres = 2.0 * torch.randn(clusters, 16, generator=generator)
+    labels = torch.arange(n) % clusters
+    q, k = (
+        centres[labels] + 0.3 * torch.randn(n, 16, generator=generator)
+        for _ in range(2)
+    )
+    return AttentionTransition(q, k), labels
+
+
+@pytest.mark.parametrize("count", [None, 3])
+def test_coupled_blocks_are_found(count):
+    known = chains.block_diagonal(3, 5, 0.02)
+    found = metastable_sets(as_transition(known.matrix), count)
+    assert same_partition(found.labels, known.labels)
+    np.testing.assert_allclose(found.retention, 0.98, atol=1e-6)
+    np.testing.assert_allclose(found.prevalence, 1 / 3, atol=1e-6)
+    np.testing.assert_allclose(found.coarse, 0.97 * np.eye(3) + 0.01, atol=1e-6)
+    np.testing.assert_allclose(found.memberships.max(1).values, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5])
+def test_the_number_of_sets_is_chosen_by_the_largest_gap(blocks):
+    found = metastable_sets(as_transition(noisy_blocks(blocks, 6)))
+    assert found.memberships.shape == (6 * blocks, blocks)
+    assert same_partition(found.labels, np.arange(6 * blocks) // 6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_everything_agrees_with_the_reference(seed):
+    matrix = noisy_blocks(3, 6, seed=seed)
+    found = metastable_sets(as_transition(matrix), 3)
+    expected = reference.metastable_sets(matrix, 3)
+    assert same_partition(found.labels, expected.labels)
+    # Sets may be numbered differently.
+    order = [int(expected.labels[found.labels.tolist().index(s)]) for s in range(3)]
+    for name, axes in [("prevalence", 1), ("retention", 1), ("coarse", 2)]:
+        wanted = getattr(expected, name)[np.ix_(*[order] * axes)]
+        np.testing.assert_allclose(getattr(found, name), wanted, atol=0.02)
+    np.testing.assert_allclose(
+        found.memberships, expected.memberships[:, order], atol=0.05
+    )
+
+
+def test_clusters_of_keys_are_the_sets():
+    chain, labels = clustered_attention(200, 4)
+    found = metastable_sets(chain)
+    assert same_partition(found.labels, labels)
+
+
+@pytest.fixture(params=["blocks", "attention", "damped"])
+def found(request):
+    if request.param == "blocks":
+        return metastable_sets(as_transition(noisy_blocks(4, 5)), 4)
+    chain, _ = clustered_attention(150, 3)
+    return metastable_sets(
+        Damped(chain, 0.99) if request.param == "damped" else chain, 3
+    )
+
+
+def test_memberships_and_the_coarse_chain_are_stochastic(found):
+    assert_distribution(found.memberships, atol=1e-5)
+    torch.testing.assert_close(
+        found.coarse.sum(1), torch.ones_like(found.coarse[0]), atol=1e-5, rtol=0
+    )
+
+
+def test_prevalence_and_retention_are_probabilities(found):
+    assert_distribution(found.prevalence, atol=1e-5)
+    assert ((found.retention >= 0) & (found.retention <= 1 + 1e-6)).all()
+
+
+def test_labels_are_the_largest_memberships(found):
+    torch.testing.assert_close(found.labels, found.memberships.argmax(1))
+
+
+def test_the_coarse_chain_keeps_the_leading_eigenvalues():
+    matrix = noisy_blocks(4, 5)
+    found = metastable_sets(as_transition(matrix), 4)
+    expected = np.abs(reference.eigenvalues(matrix)[:4])
+    kept = np.abs(reference.eigenvalues(found.coarse.double().numpy()))
+    np.testing.assert_allclose(kept, expected, atol=1e-5)
+
+
+def test_prevalence_and_retention_follow_their_definitions():
+    matrix = noisy_blocks(3, 5)
+    found = metastable_sets(as_transition(matrix), 3)
+    pi = reference.stationary(matrix)
+    np.testing.assert_allclose(
+        found.prevalence, pi @ found.memberships.numpy(), atol=1e-5
+    )
+    for s in range(3):
+        inside = np.flatnonzero(found.labels.numpy() == s)
+        start = pi[inside] / pi[inside].sum()
+        stays = (start @ matrix[np.ix_(inside, inside)]).sum()
+        assert float(found.retention[s]) == pytest.approx(stays, abs=1e-5)
+
+
+def test_renaming_the_states_renames_the_sets():
+    matrix = noisy_blocks(3, 5)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(15))
+    plain = metastable_sets(as_transition(matrix), 3)
+    moved = metastable_sets(Permuted(as_transition(matrix), order), 3)
+    assert same_partition(moved.labels, plain.labels[order])
+
+
+def test_one_set_is_everything():
+    found = metastable_sets(as_transition(random_rows(5, 5)), 1)
+    torch.testing.assert_close(found.memberships.double(), torch.ones(5, 1).double())
+    torch.testing.assert_close(found.retention.double(), torch.ones(1).double())
+
+
+def test_a_driven_cycle_of_blocks_has_sets_though_it_is_not_reversible():
+    # Three blocks visited in turn: slow modes form a complex pair.
+    n, size = 15, 5
+    labels = np.arange(n) // size
+    ahead = (labels[:, None] + 1) % 3 == labels
+    matrix = 0.95 * (labels[:, None] == labels) / size + 0.05 * ahead / size
+    found = metastable_sets(as_transition(matrix), 3)
+    assert same_partition(found.labels, labels)
+    np.testing.assert_allclose(found.retention, 0.95, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 16, -1, 2.5])
+def test_impossible_counts_are_refused(count):
+    with pytest.raises(ShapeError, match="count"):
+        metastable_sets(as_transition(noisy_blocks(3, 5)), count)
+
+
+def test_batches_are_refused():
+    with pytest.raises(ShapeError, match="one chain|single chain"):
+        metastable_sets(DenseTransition(torch.from_numpy(random_rows(2, 5, 5))), 2)
+
+
+@pytest.mark.parametrize(
+    "known", [chains.block_diagonal(2, 3, 0.0), chains.absorbing_causal(4)]
+)
+def test_reducible_chains_are_refused(known):
+    with pytest.raises(ReducibleChainError):
+        metastable_sets(as_transition(known.matrix), 2)
