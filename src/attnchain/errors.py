@@ -40,6 +40,10 @@ class ConvergenceError(ChainError, RuntimeError):
         self.result = result
 
 
+class ToleranceError(ChainError, ValueError):
+    """The tolerance is below what the arithmetic can certify; the floor is named."""
+
+
 class CaptureError(ChainError, RuntimeError):
     """Attention could not be read from the running model."""
 

@@ -8,10 +8,15 @@ queries and keys. Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chai
 
 from attnchain.operators.algebra import Mixture, Power, Product
 from attnchain.operators.attention import AttentionTransition
-from attnchain.operators.base import AbstractTransition
+from attnchain.operators.base import AbstractTransition, Side
 from attnchain.operators.damped import Damped
 from attnchain.operators.dense import DenseTransition
-from attnchain.operators.interop import as_transition, normalize_rows, to_scipy
+from attnchain.operators.interop import (
+    as_transition,
+    normalize_rows,
+    stored,
+    to_scipy,
+)
 from attnchain.operators.memory import fits_budget
 from attnchain.operators.transform import (
     ColumnNormalized,
@@ -34,8 +39,10 @@ __all__ = [
     "Product",
     "Restricted",
     "Reversed",
+    "Side",
     "as_transition",
     "fits_budget",
     "normalize_rows",
+    "stored",
     "to_scipy",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from attnchain.operators.base import (
     AbstractDerived,
     AbstractTransition,
     BatchIndex,
+    Side,
     Target,
 )
 
@@ -77,6 +78,11 @@ class Mixture(AbstractTransition):
     def device(self) -> torch.device:
         return self.components[0].device
 
+    @property
+    def row_error(self) -> float:
+        """The worst component's, and that of their sum."""
+        return max(c.row_error for c in self.components) + super().row_error
+
     def to(self, target: Target) -> Self:
         components = [component.to(target) for component in self.components]
         return type(self)(components, [weight.to(target) for weight in self.weights])
@@ -96,13 +102,12 @@ class Mixture(AbstractTransition):
     def _pull(self, observables: Tensor) -> Tensor:
         return self._sum(observables, "pull")
 
-    def _sum(self, vectors: Tensor, side: Literal["push", "pull"]) -> Tensor:
+    def _sum(self, vectors: Tensor, side: Side) -> Tensor:
         result = torch.zeros_like(vectors)
         for component, weight in zip(self.components, self.weights, strict=True):
             shared = vectors.expand(*component.batch_shape, *vectors.shape)
-            products = (
-                component.push(shared) if side == "push" else component.pull(shared)
-            )
+            product = component.push if side == "push" else component.pull
+            products = product(shared)
             flat = products.reshape(-1, *vectors.shape)
             result = result + torch.tensordot(weight.reshape(-1), flat, dims=1)
         return result
@@ -159,6 +164,11 @@ class Product(AbstractTransition):
     def device(self) -> torch.device:
         return self.factors[0].device
 
+    @property
+    def row_error(self) -> float:
+        """The sum of the factors'."""
+        return sum(factor.row_error for factor in self.factors)
+
     def to(self, target: Target) -> Self:
         return type(self)([factor.to(target) for factor in self.factors])
 
@@ -195,6 +205,11 @@ class Power(AbstractDerived):
         if self.exponent != int(self.exponent) or self.exponent < 1:
             message = f"exponent must be a whole number >= 1, but is {self.exponent!r}"
             raise ShapeError(message)
+
+    @property
+    def row_error(self) -> float:
+        """That of all bounces."""
+        return self.exponent * self.base.row_error
 
     def to(self, target: Target) -> "Power":
         return Power(self.base.to(target), self.exponent)

@@ -20,12 +20,14 @@ from attnchain.operators import tiles
 from attnchain.operators.base import (
     AbstractTransition,
     BatchIndex,
+    Side,
     Target,
     batch_select,
     computing_dtype,
+    kept_states,
 )
 from attnchain.operators.memory import fits_budget
-from attnchain.operators.product import Head, Side, tiled_product
+from attnchain.operators.product import Head, tiled_product
 
 Backend = Literal["auto", "dense", "tiled"]
 
@@ -100,6 +102,15 @@ class AttentionTransition(AbstractTransition):
     def device(self) -> torch.device:
         return self.q.device
 
+    @property
+    def row_error(self) -> float:
+        """Rounding of scores (d terms each), exponentials and one product."""
+        eps, d = torch.finfo(self.dtype).eps, self.q.shape[-1]
+        largest = float(self.q.detach().norm(dim=-1).max()) * float(
+            self.k.detach().norm(dim=-1).max()
+        )
+        return super().row_error + 2 * eps * (d + 2) * abs(self._scale) * largest
+
     def restrict(self, keep: Tensor | slice) -> "AttentionTransition":
         """The chain on some states only: softmax again over the kept keys.
 
@@ -109,17 +120,20 @@ class AttentionTransition(AbstractTransition):
         Returns:
             The smaller transition. Equals `Restricted` of this one, without ever
             forming a row mass.
+
+        Raises:
+            ShapeError: No state is kept, one is kept twice or does not exist, or the
+                states of a causal chain would change their order.
         """
+        if not isinstance(keep, slice):
+            keep = kept_states(keep, self.n_states)
+            if self.causal and bool((keep.diff() <= 0).any()):
+                message = "states of a causal chain must be kept in their own order"
+                raise ShapeError(message)
         mask = self.mask
         if mask is not None:
             mask = mask[..., keep]
             mask = mask[..., keep, :] if mask.shape[-2] > 1 else mask
-        causal = self.causal
-        if causal and not isinstance(keep, slice):
-            order = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
-            if bool((order.diff() <= 0).any()):
-                message = "states of a causal chain must be kept in their own order"
-                raise ShapeError(message)
         q, k = self.q[..., keep, :], self.k[..., keep, :]
         return replace(self, q=q, k=k, mask=mask)
 
@@ -150,7 +164,7 @@ class AttentionTransition(AbstractTransition):
         matrices = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         flat = matrices.view(-1, self.n_states, self.n_states)
         for head, matrix in zip(self._heads, flat, strict=True):
-            tiles.fill(head.scores, head.log_sum, matrix)
+            tiles.fill(head.scores, head.sums, matrix)
         return matrices
 
     def _select(self, index: BatchIndex) -> "AttentionTransition":
@@ -193,7 +207,7 @@ class AttentionTransition(AbstractTransition):
 
     @cached_property
     def _heads(self) -> tuple[Head, ...]:
-        """Scores and row log-sum-exps of every chain, in flattened batch order."""
+        """Scores and row sums of every chain, in flattened batch order."""
         n, d = self.q.shape[-2:]
         query = (self.q.detach() * (self._scale * tiles.LOG2_E)).reshape(-1, n, d)
         key = self.k.detach().reshape(-1, n, d)
@@ -205,9 +219,9 @@ class AttentionTransition(AbstractTransition):
         heads = []
         for place, q, k, mask in zip(places, query, key, masks, strict=True):
             scores = tiles.Scores(q, k, mask, self.causal)
-            log_sum = tiles.row_log_sum_exp(scores)
-            _check_log_sums(log_sum, place)
-            heads.append(Head(scores, log_sum))
+            sums = tiles.row_sums(scores)
+            _check_tops(sums.top, place)
+            heads.append(Head(scores, sums))
         return tuple(heads)
 
 
@@ -246,17 +260,17 @@ def _checked_mask(mask: Tensor, shape: torch.Size) -> Tensor:
     return mask
 
 
-def _check_log_sums(log_sum: Tensor, place: tuple[int, ...]) -> None:
-    """Names the first row without a finite log-sum-exp."""
-    if bool(torch.isfinite(log_sum).all()):
+def _check_tops(top: Tensor, place: tuple[int, ...]) -> None:
+    """Names the first row whose largest score is not finite."""
+    if bool(torch.isfinite(top).all()):
         return
-    row = int(torch.nonzero(~torch.isfinite(log_sum))[0])
+    row = int(torch.nonzero(~torch.isfinite(top))[0])
     where = f"row {row} of chain {place}" if place else f"row {row}"
-    if bool(torch.isneginf(log_sum[row])):
+    if bool(torch.isneginf(top[row])):
         message = (
             f"{where} is fully masked: its state can go nowhere. Drop masked tokens "
             "with `restrict` instead of masking them"
         )
     else:
-        message = f"{where} has scores that overflow {log_sum.dtype}; use float64"
+        message = f"{where} has scores that overflow {top.dtype}; use float64"
     raise NotStochasticError(message)

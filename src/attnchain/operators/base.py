@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import product
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,8 @@ from attnchain.errors import ShapeError
 
 BatchIndex = int | slice | Tensor | tuple[int | slice | Tensor, ...]
 """What may stand in `transition[...]`: it indexes the batch dimensions only."""
+Side = Literal["push", "pull"]
+"""v P or P f."""
 Target = torch.dtype | torch.device | str
 """What a transition can be moved to: another precision or another device."""
 
@@ -69,6 +71,11 @@ class AbstractTransition(ABC):
     def n_states(self) -> int:
         """Number of states n."""
         return self.shape[-1]
+
+    @property
+    def row_error(self) -> float:
+        """Bound on the L1 error of one row of P from rounding, this precision."""
+        return self.n_states * torch.finfo(self.dtype).eps
 
     def push(self, vector: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         r"""One bounce: where probability goes.
@@ -198,6 +205,11 @@ class AbstractDerived(AbstractTransition):
     def device(self) -> torch.device:
         return self.base.device
 
+    @property
+    def row_error(self) -> float:
+        """The base's own, and that of one more product."""
+        return self.base.row_error + super().row_error
+
 
 def batch_select(tensor: Tensor, index: BatchIndex, core_axes: int) -> Tensor:
     """Indexes the leading batch axes of a tensor, keeping its last `core_axes`."""
@@ -208,3 +220,20 @@ def batch_select(tensor: Tensor, index: BatchIndex, core_axes: int) -> Tensor:
 def computing_dtype(dtype: torch.dtype) -> torch.dtype:
     """Precision of the products for numbers of this dtype: at least float32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def kept_states(keep: Tensor, n_states: int) -> Tensor:
+    """A boolean mask or distinct indices as indices, once they name known states."""
+    keep = torch.as_tensor(keep)
+    if keep.dtype == torch.bool and keep.shape == (n_states,):
+        keep = keep.nonzero()[:, 0]
+    whole = not keep.is_floating_point() and keep.dtype != torch.bool
+    named = whole and keep.ndim == 1 and keep.numel() > 0
+    inside = named and int(keep.min()) >= 0 and int(keep.max()) < n_states
+    if not inside or keep.unique().numel() != keep.numel():
+        message = (
+            f"keep must be a mask ({n_states},) or indices in 0..{n_states - 1}, each "
+            f"once and at least one, but got {keep.dtype} of shape {tuple(keep.shape)}"
+        )
+        raise ShapeError(message)
+    return keep

@@ -55,10 +55,7 @@ class Damped(AbstractDerived):
     def __post_init__(self) -> None:
         check_fraction(self.damping, "damping")
         v = self.personalization
-        if v is None:
-            n = self.base.n_states
-            v = torch.full((n,), 1 / n, dtype=self.base.dtype, device=self.base.device)
-        else:
+        if v is not None:
             check_distribution(v, self.base.n_states, "personalization")
             if v.shape[:-1] not in (torch.Size(), self.base.batch_shape):
                 message = (
@@ -67,16 +64,20 @@ class Damped(AbstractDerived):
                 )
                 raise ShapeError(message)
             v = v.to(dtype=self.base.dtype, device=self.base.device)
-        object.__setattr__(self, "personalization", v)
+            object.__setattr__(self, "personalization", v)
 
     @property
     def jump(self) -> Float[Tensor, "*batch n"]:
         """The distribution jumped to, uniform where none was given."""
-        assert self.personalization is not None  # noqa: S101  (set on construction)
-        return self.personalization
+        if self.personalization is not None:
+            return self.personalization
+        n = self.base.n_states
+        return torch.full((n,), 1 / n, dtype=self.base.dtype, device=self.base.device)
 
     def to(self, target: Target) -> "Damped":
-        return Damped(self.base.to(target), self.damping, self.jump.to(target))
+        v = self.personalization
+        v = None if v is None else v.to(target)
+        return Damped(self.base.to(target), self.damping, v)
 
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The damped matrices, teleport included."""
@@ -95,5 +96,7 @@ class Damped(AbstractDerived):
         return self.damping * self.base.pull(observables) + (1 - self.damping) * mean
 
     def _select(self, index: BatchIndex) -> "Damped":
-        v = self.jump.expand(*self.batch_shape, self.n_states)
-        return Damped(self.base[index], self.damping, batch_select(v, index, 1))
+        v = self.personalization
+        if v is not None:
+            v = batch_select(v.expand(*self.batch_shape, self.n_states), index, 1)
+        return Damped(self.base[index], self.damping, v)

@@ -10,6 +10,7 @@ from attnchain.checks import check_finite, check_floating
 from attnchain.errors import NotStochasticError, ShapeError
 from attnchain.operators.base import AbstractTransition
 from attnchain.operators.dense import DenseTransition
+from attnchain.operators.memory import fits_budget
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -39,15 +40,14 @@ def as_transition(chain: Any) -> AbstractTransition:
     if isinstance(chain, Tensor):
         return DenseTransition(chain)
     try:
-        return DenseTransition(torch.as_tensor(chain))
-    except (TypeError, RuntimeError) as error:
-        if isinstance(error, ShapeError):
-            raise
+        matrix = torch.as_tensor(chain)
+    except (TypeError, ValueError, RuntimeError) as error:
         message = (
             "a transition needs a torch tensor or an array of numbers, but got "
             f"{type(chain).__name__}"
         )
         raise ShapeError(message) from error
+    return DenseTransition(matrix)
 
 
 def normalize_rows(weights: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
@@ -115,3 +115,15 @@ def to_scipy(transition: AbstractTransition) -> "LinearOperator":
             return exact.push(torch.as_tensor(x).reshape(-1)).cpu().numpy()
 
     return Chain()
+
+
+def stored(chain: AbstractTransition) -> AbstractTransition:
+    """The same single chain with its matrix stored, where the budget allows it.
+
+    Solvers call this before they take many products of one chain.
+    """
+    if isinstance(chain, DenseTransition):
+        return chain
+    if not fits_budget(chain.shape, chain.dtype, chain.device):
+        return chain
+    return DenseTransition.trusted(chain.to_dense())

@@ -7,28 +7,27 @@ themselves a few products with P: O(r d) columns, still O(n) memory.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attnchain.operators import tiles
-
-Side = Literal["push", "pull"]
+from attnchain.operators.base import Side
 
 
 @dataclass(frozen=True)
 class Head:
-    """One chain ready for products: its scores and their row log-sum-exps."""
+    """One chain ready for products: its scores and their row sums."""
 
     scores: tiles.Scores
-    log_sum: Tensor
+    sums: tiles.Rows
 
     def multiply(self, vectors: Tensor, side: Side) -> Tensor:
         """(r, n) vectors times P, or P times them."""
         product = tiles.push if side == "push" else tiles.pull
-        return product(self.scores, self.log_sum, vectors)
+        return product(self.scores, self.sums, vectors)
 
 
 def tiled_product(
@@ -51,7 +50,7 @@ def tiled_product(
 
 class _TiledProduct(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  (torch passes all of it by position)
         ctx: Any,
         vectors: Tensor,
         q: Tensor,
@@ -65,7 +64,9 @@ class _TiledProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
         vectors, q, k = ctx.saved_tensors
         heads, side = ctx.heads, ctx.side
         other: Side = "pull" if side == "push" else "push"

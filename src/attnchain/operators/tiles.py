@@ -1,11 +1,12 @@
 r"""Products with softmax attention in tiles: O(n) memory, plain torch, any device.
 
-With base-2 scores $s_{ij} = \log_2 e\,(\text{scale}\; q_i \cdot k_j + b_{ij})$ and
-their row log-sum-exps $l_i = \log_2 \sum_j 2^{s_{ij}}$ the transition probabilities are
-$P_{ij} = 2^{s_{ij} - l_i}$. One pass finds l; every later product is one pass that
-forms P tile by tile and multiplies it away. No maximum is subtracted, since
-$s_{ij} \le l_i$. The scores of all passes come from the same tiles, so l belongs to
-exactly the rounded scores that are exponentiated.
+With base-2 scores $s_{ij} = \log_2 e\,(\text{scale}\; q_i \cdot k_j + b_{ij})$, their
+row maxima t and sums $u_i = \sum_j 2^{s_{ij} - t_i}$, the transition probabilities are
+$P_{ij} = 2^{s_{ij} - t_i} / u_i$. One pass finds t and u; every later product is one
+pass that forms the exponentials tile by tile and multiplies them away. The scores of
+all passes come from the same tiles, so t and u belong to exactly the rounded scores
+that are exponentiated; t and u are kept apart, since $t + \log_2 u$ would round to the
+spacing of large scores.
 """
 
 from collections.abc import Iterator
@@ -71,8 +72,16 @@ class Scores:
             scores.add_(part.to(scores.dtype), alpha=LOG2_E)
 
 
-def row_log_sum_exp(scores: Scores) -> Tensor:
-    """Base-2 log-sum-exp of every row, (n,); -inf where a row is fully masked."""
+@dataclass(frozen=True)
+class Rows:
+    """Base-2 score maximum and sum of exponentials of every row, both (n,)."""
+
+    top: Tensor
+    total: Tensor
+
+
+def row_sums(scores: Scores) -> Rows:
+    """One pass over the scores; top is -inf where a row is fully masked."""
     query = scores.query
     top = query.new_full((query.shape[0],), -torch.inf)
     total = torch.zeros_like(top)
@@ -83,28 +92,30 @@ def row_log_sum_exp(scores: Scores) -> Tensor:
         total[rows] *= torch.exp2(top[rows] - base)
         total[rows] += tile.sub_(base[:, None]).exp2_().sum(-1)
         top[rows] = peak
-    return top + total.log2()
+    return Rows(top, total)
 
 
-def push(scores: Scores, log_sum: Tensor, vectors: Tensor) -> Tensor:
+def push(scores: Scores, sums: Rows, vectors: Tensor) -> Tensor:
     """(r, n) row vectors times P."""
     result = torch.zeros_like(vectors)
+    weighted = vectors / sums.total
     for rows, columns in scores.tiles():
-        tile = scores.tile(rows, columns, log_sum).exp2_()
-        result[:, columns] += vectors[:, rows] @ tile
+        tile = scores.tile(rows, columns, sums.top).exp2_()
+        result[:, columns] += weighted[:, rows] @ tile
     return result
 
 
-def pull(scores: Scores, log_sum: Tensor, observables: Tensor) -> Tensor:
+def pull(scores: Scores, sums: Rows, observables: Tensor) -> Tensor:
     """P times (r, n) observables, again in the last axis."""
     result = torch.zeros_like(observables)
     for rows, columns in scores.tiles():
-        tile = scores.tile(rows, columns, log_sum).exp2_()
+        tile = scores.tile(rows, columns, sums.top).exp2_()
         result[:, rows] += observables[:, columns] @ tile.T
-    return result
+    return result / sums.total
 
 
-def fill(scores: Scores, log_sum: Tensor, matrix: Tensor) -> None:
+def fill(scores: Scores, sums: Rows, matrix: Tensor) -> None:
     """Writes P into an (n, n) matrix of zeros."""
     for rows, columns in scores.tiles():
-        matrix[rows, columns] = scores.tile(rows, columns, log_sum).exp2_()
+        tile = scores.tile(rows, columns, sums.top).exp2_()
+        matrix[rows, columns] = tile.div_(sums.total[rows, None])

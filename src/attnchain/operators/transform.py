@@ -14,6 +14,7 @@ from attnchain.operators.base import (
     BatchIndex,
     Target,
     batch_select,
+    kept_states,
 )
 
 
@@ -49,22 +50,11 @@ class Restricted(AbstractDerived):
 
     def __post_init__(self) -> None:
         n, device = self.base.n_states, self.base.device
-        keep = torch.as_tensor(self.keep, device=device)
-        if keep.dtype == torch.bool:
-            if keep.shape != (n,):
-                message = f"keep must be a mask ({n},), but is {tuple(keep.shape)}"
-                raise ShapeError(message)
-            keep = keep.nonzero()[:, 0]
-        outside = (
-            keep.ndim != 1 or not keep.numel() or keep.min() < 0 or keep.max() >= n
-        )
-        if outside or keep.unique().numel() != keep.numel():
-            message = f"keep must name at least one of {n} states, each once"
-            raise ShapeError(message)
+        keep = kept_states(self.keep, n).to(device)
         object.__setattr__(self, "keep", keep)
-        inside = torch.zeros(n, dtype=self.base.dtype, device=device)
-        inside[keep] = 1
-        mass = self.base.pull(inside)[..., keep]
+        indicator = torch.zeros(n, dtype=self.base.dtype, device=device)
+        indicator[keep] = 1
+        mass = self.base.pull(indicator)[..., keep]
         if bool((mass <= 0).any()):
             state = int(keep[torch.nonzero(mass <= 0)[0, -1]])
             message = f"state {state} never steps to a kept state; drop it as well"
@@ -171,7 +161,8 @@ class Reversed(AbstractDerived):
 
     Raises:
         ShapeError: pi has another shape.
-        NotStochasticError: pi is not a distribution, or has a zero.
+        NotStochasticError: pi is not a distribution, has a zero, or is not stationary
+            (one push changes it by more than 1e-3 in L1).
     """
 
     base: AbstractTransition
@@ -192,6 +183,13 @@ class Reversed(AbstractDerived):
             )
             raise NotStochasticError(message)
         pi = self.stationary.to(dtype=self.base.dtype, device=self.base.device)
+        residual = float((self.base.push(pi) - pi).abs().sum(-1).max())
+        if residual > 1e-3:
+            message = (
+                "the time reversal needs the chain's own stationary distribution, but "
+                f"one push changes the given one by {residual:.2g} (L1)"
+            )
+            raise NotStochasticError(message)
         object.__setattr__(self, "stationary", pi)
 
     def to(self, target: Target) -> "Reversed":

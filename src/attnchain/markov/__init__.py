@@ -1,0 +1,51 @@
+"""What one asks of a chain: functions on transitions that return frozen results."""
+
+from attnchain.markov.assessment import (
+    closed_classes,
+    detailed_balance_error,
+    is_irreducible,
+    is_reversible,
+    is_stochastic,
+)
+from attnchain.markov.metastability import metastable_sets
+from attnchain.markov.mixing import mix
+from attnchain.markov.propagation import propagate
+from attnchain.markov.results import (
+    MetastableSets,
+    Outcome,
+    SecondEigenvalue,
+    Spectrum,
+    Stationary,
+)
+from attnchain.markov.spectral import (
+    implied_timescale,
+    mixing_time,
+    relaxation_time,
+    second_eigenvalue,
+    spectral_gap,
+    spectrum,
+)
+from attnchain.markov.stationarity import stationary
+
+__all__ = [
+    "MetastableSets",
+    "Outcome",
+    "SecondEigenvalue",
+    "Spectrum",
+    "Stationary",
+    "closed_classes",
+    "detailed_balance_error",
+    "implied_timescale",
+    "is_irreducible",
+    "is_reversible",
+    "is_stochastic",
+    "metastable_sets",
+    "mix",
+    "mixing_time",
+    "propagate",
+    "relaxation_time",
+    "second_eigenvalue",
+    "spectral_gap",
+    "spectrum",
+    "stationary",
+]

@@ -1,0 +1,247 @@
+r"""Leading invariant subspaces of one chain by a block Krylov-Schur method.
+
+The constant vector 1 is always a right eigenvector for the eigenvalue 1, so only the
+mean-zero part of P is iterated: $M z = P z - \overline{P z}$. In the orthonormal basis
+$[\mathbf 1 / \sqrt n, Q]$ the chain is block triangular, hence M has exactly the other
+eigenvalues of P, and its Schur vectors complete the constant one.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnchain.operators import AbstractTransition
+
+BLOCK = 8
+"""Vectors per product: on a CPU eight columns cost little more than one."""
+_MOST = 120
+"""Basis vectors kept before a restart."""
+
+
+@dataclass(frozen=True, eq=False)
+class InvariantSubspace:
+    """Leading part of the mean-zero spectrum, by decreasing modulus.
+
+    Attributes:
+        triangular: Ordered real Schur form T, (m, m), float64.
+        basis: Orthonormal rows Z, (m, n): P Z^T is nearly Z^T T plus constants.
+        coupling: What is missing: the residual of column i is column i of this.
+        conditions: Condition number of each eigenvalue, (m,).
+        products: Single-vector products spent.
+    """
+
+    triangular: np.ndarray
+    basis: Tensor
+    coupling: np.ndarray
+    conditions: np.ndarray
+    products: int
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """Norm of the residual of each Schur vector, (m,)."""
+        return np.linalg.norm(self.coupling, axis=0)
+
+
+def leading_subspace(
+    chain: AbstractTransition, wanted: int, tolerance: float, max_products: int
+) -> InvariantSubspace:
+    """The `wanted` eigenvalues of largest modulus beside the 1, or one more.
+
+    A complex pair is never split. The method stops when the residuals of the wanted
+    Schur vectors are below the tolerance, or the products are spent; the caller
+    compares.
+
+    Args:
+        chain: A single chain.
+        wanted: Number of eigenvalues, less than n.
+        tolerance: Residual norm to reach.
+        max_products: Single-vector products to spend at most.
+
+    Returns:
+        The subspace, with at least `wanted` vectors where n allows it.
+
+    Sources:
+        Stewart, A Krylov-Schur algorithm for large eigenproblems, 2001.
+    """
+    n = chain.n_states
+    if n <= _MOST:
+        return _dense_subspace(chain)
+    state = _State.start(chain, max(BLOCK, min(wanted, 2 * BLOCK)))
+    while True:
+        state = state.extended(chain)
+        order = _ordered_schur(state.projected, wanted + BLOCK)
+        coupling = state.coupling @ order.vectors
+        kept = order.closed_size(wanted)
+        worst = np.linalg.norm(coupling[:, :kept], axis=0).max()
+        if worst <= tolerance or state.products >= max_products:
+            return order.leading(kept, state.basis, coupling, state.products)
+        if state.basis.shape[0] + state.block.shape[0] > _MOST:
+            state = state.restarted(order, order.closed_size(wanted + BLOCK))
+
+
+def _dense_subspace(chain: AbstractTransition) -> InvariantSubspace:
+    """All of it at once, for few states."""
+    n = chain.n_states
+    matrix = chain.to(torch.float64).to_dense()
+    householder = torch.linalg.qr(
+        torch.cat([torch.ones(n, 1), torch.eye(n)[:, : n - 1]], 1).to(matrix)
+    ).Q[:, 1:]
+    projected = (householder.T @ matrix @ householder).cpu().numpy()
+    order = _ordered_schur(projected, n)
+    rounding = np.full((1, n - 1), n * np.finfo(float).eps)
+    return order.leading(n - 1, householder.T, rounding, n)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Basis V (m, n), next block Q (b, n): M V^T = V^T H + Q^T E."""
+
+    basis: Tensor
+    block: Tensor
+    projected: np.ndarray
+    coupling: np.ndarray
+    products: int
+
+    @classmethod
+    def start(cls, chain: AbstractTransition, size: int) -> "_State":
+        n = chain.n_states
+        generator = torch.Generator().manual_seed(0)
+        random = torch.randn(size, n, generator=generator, dtype=torch.float64)
+        like = {"dtype": chain.dtype, "device": chain.device}
+        block = _orthonormal((random - random.mean(-1, keepdim=True)).to(**like))
+        empty = torch.zeros(0, n, **like)
+        return cls(empty, block, np.zeros((0, 0)), np.zeros((size, 0)), 0)
+
+    def extended(self, chain: AbstractTransition) -> "_State":
+        """One more block product, orthogonalised twice."""
+        image = chain.pull(self.block)
+        image = image - image.mean(-1, keepdim=True)
+        basis = torch.cat([self.basis, self.block])
+        first = image @ basis.T
+        image = image - first @ basis
+        second = image @ basis.T
+        image = image - second @ basis
+        orthonormal, triangle = _factor(image, basis)
+        columns = (first + second).double().cpu().numpy().T
+        projected = np.hstack([np.vstack([self.projected, self.coupling]), columns])
+        rest = np.zeros((triangle.shape[0], self.projected.shape[1]))
+        coupling = np.hstack([rest, triangle])
+        products = self.products + self.block.shape[0]
+        return _State(basis, orthonormal, projected, coupling, products)
+
+    def restarted(self, order: "_Schur", size: int) -> "_State":
+        """Only the leading Schur vectors stay."""
+        rotation = torch.from_numpy(order.vectors[:, :size].T.copy()).to(self.basis)
+        return _State(
+            rotation @ self.basis,
+            self.block,
+            order.triangular[:size, :size],
+            self.coupling @ order.vectors[:, :size],
+            self.products,
+        )
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    return torch.linalg.qr(rows.T).Q.T.contiguous()
+
+
+def _factor(image: Tensor, basis: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Image = triangle^T @ rows, rows orthonormal and orthogonal to the basis.
+
+    Where the image has lost its rank (an invariant subspace was found), QR fills up
+    with arbitrary directions, which must be made orthogonal to the basis and the
+    constant vector once more.
+    """
+    q, r = torch.linalg.qr(image.T)
+    rows = q.T - q.mean(0)[:, None]
+    rows = rows - (rows @ basis.T) @ basis
+    q, correction = torch.linalg.qr(rows.T)
+    return q.T.contiguous(), (correction @ r).double().cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Schur:
+    """Real Schur form with eigenvalues by decreasing modulus."""
+
+    triangular: np.ndarray
+    vectors: np.ndarray
+
+    def closed_size(self, wanted: int) -> int:
+        """Wanted columns, or one more where that would split a complex pair."""
+        size = min(wanted, self.triangular.shape[0])
+        splits = size < len(self.triangular) and self.triangular[size, size - 1] != 0
+        return size + int(splits)
+
+    def leading(
+        self, size: int, basis: Tensor, coupling: np.ndarray, products: int
+    ) -> InvariantSubspace:
+        """The first `size` vectors, turned back into the space of the states."""
+        rotation = torch.from_numpy(self.vectors[:, :size].T.copy())
+        return InvariantSubspace(
+            self.triangular[:size, :size],
+            rotation.to(basis) @ basis,
+            coupling[:, :size],
+            self.conditions()[:size],
+            products,
+        )
+
+    def conditions(self) -> np.ndarray:
+        """1 / cosine between left and right eigenvector, in the order of T."""
+        import scipy.linalg
+
+        eig: Any = scipy.linalg.eig
+        values, left, right = eig(self.triangular, left=True, right=True)
+        cosines = np.abs((left.conj() * right).sum(0))
+        order = [int(np.argmin(abs(values - v))) for v in eigenvalues(self.triangular)]
+        return 1 / np.maximum(cosines[order], np.finfo(float).tiny)
+
+
+def eigenvalues(triangular: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a real Schur form in its own order, pairs with + first."""
+    values: list[complex] = []
+    for i in _block_starts(triangular, 0):
+        if i + 1 < len(triangular) and triangular[i + 1, i] != 0:
+            pair = np.linalg.eigvals(triangular[i : i + 2, i : i + 2])
+            values.extend(sorted(pair, key=lambda z: -z.imag))
+        else:
+            values.append(complex(triangular[i, i]))
+    return np.array(values, dtype=complex)
+
+
+def _ordered_schur(matrix: np.ndarray, wanted: int) -> _Schur:
+    """Schur form whose first `wanted` columns have the largest moduli, in order."""
+    import scipy.linalg
+
+    schur: Any = scipy.linalg.schur
+    triangular, vectors = schur(matrix, output="real")
+    (swap,) = scipy.linalg.get_lapack_funcs(("trexc",), (triangular,))
+    done = 0
+    while done < min(wanted, len(matrix)):
+        starts = _block_starts(triangular, done)
+        moduli = [_block_modulus(triangular, i) for i in starts]
+        source = starts[int(np.argmax(moduli))]
+        if source != done:
+            triangular, vectors, info = swap(triangular, vectors, source + 1, done + 1)
+            if info != 0:  # two blocks too close to swap: equal moduli in effect
+                break
+        pair = done + 1 < len(matrix) and triangular[done + 1, done] != 0
+        done += 2 if pair else 1
+    return _Schur(triangular, vectors)
+
+
+def _block_starts(triangular: np.ndarray, first: int) -> list[int]:
+    starts, i = [], first
+    while i < len(triangular):
+        starts.append(i)
+        pair = i + 1 < len(triangular) and triangular[i + 1, i] != 0
+        i += 2 if pair else 1
+    return starts
+
+
+def _block_modulus(triangular: np.ndarray, i: int) -> float:
+    if i + 1 < len(triangular) and triangular[i + 1, i] != 0:
+        return float(np.sqrt(abs(np.linalg.det(triangular[i : i + 2, i : i + 2]))))
+    return float(abs(triangular[i, i]))

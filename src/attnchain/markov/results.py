@@ -1,0 +1,101 @@
+"""What solvers return: frozen values that carry their own accuracy and cost."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+
+class Outcome(Enum):
+    """How a solver ended."""
+
+    CONVERGED = "reached the tolerance"
+    ITERATION_LIMIT = "stopped at max_iterations before the tolerance"
+    STALLED = "stopped improving before the tolerance"
+
+
+@dataclass(frozen=True, eq=False)
+class Stationary:
+    """A stationary distribution and how well it is known.
+
+    Attributes:
+        distribution: pi, `(*batch, n)`, float64; entries >= 0, sum 1.
+        error_bound: Certified bound on the L1 distance to the exact distribution,
+            `(*batch,)`; infinite where none exists (large undamped chains).
+        residual: L1 change of the distribution under one more bounce, `(*batch,)`.
+        iterations: Solver iterations of each chain.
+        products: Products with P or its transpose of each chain.
+        outcome: The worst outcome over the batch.
+    """
+
+    distribution: Float[Tensor, "*batch n"]
+    error_bound: Float[Tensor, "*batch"]
+    residual: Float[Tensor, "*batch"]
+    iterations: Int[Tensor, "*batch"]
+    products: Int[Tensor, "*batch"]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Leading eigenvalues and the right invariant subspace that belongs to them.
+
+    Attributes:
+        eigenvalues: The k of largest modulus, first the 1, `(*batch, k)`.
+        basis: Orthonormal real basis of the right invariant subspace, one vector in
+            each column, first the constant one, `(*batch, n, k)`. The leading
+            columns span the leading subspaces (real Schur vectors); a complex pair
+            takes two columns.
+        residuals: Norm of P X - X T for each column, `(*batch, k)`.
+        error_estimate: Residual times eigenvalue condition number, `(*batch, k)`: a
+            first-order estimate of each eigenvalue's error, not a bound.
+        products: Products with P, counted in single vectors, `(*batch,)`.
+    """
+
+    eigenvalues: Complex[Tensor, "*batch k"]
+    basis: Float[Tensor, "*batch n k"]
+    residuals: Float[Tensor, "*batch k"]
+    error_estimate: Float[Tensor, "*batch k"]
+    products: Int[Tensor, "*batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class SecondEigenvalue:
+    """The eigenvalue of second largest modulus.
+
+    Attributes:
+        modulus: abs(lambda_2), `(*batch,)`.
+        eigenvalue: lambda_2 itself, complex in general; of a complex pair the one
+            with positive imaginary part.
+        error_estimate: First-order estimate of the error of `eigenvalue`.
+        products: Products with P, counted in single vectors.
+    """
+
+    modulus: Float[Tensor, "*batch"]
+    eigenvalue: Complex[Tensor, "*batch"]
+    error_estimate: Float[Tensor, "*batch"]
+    products: Int[Tensor, "*batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class MetastableSets:
+    """A chain seen as a few sets it rarely leaves.
+
+    Attributes:
+        memberships: How much each state belongs to each set, `(n, m)`; >= 0, rows
+            sum to one.
+        labels: The set of largest membership of each state, `(n,)`.
+        coarse: Transition matrix between the fuzzy sets, `(m, m)`; rows sum to one.
+        prevalence: Stationary mass of each set, `(m,)`.
+        retention: Probability of staying in the crisp set for one bounce, started
+            from the stationary distribution inside it, `(m,)`.
+        eigenvalues: The m + 1 leading eigenvalues the sets were chosen by.
+    """
+
+    memberships: Float[Tensor, "n m"]
+    labels: Int[Tensor, " n"]
+    coarse: Float[Tensor, "m m"]
+    prevalence: Float[Tensor, " m"]
+    retention: Float[Tensor, " m"]
+    eigenvalues: Complex[Tensor, " k"]
