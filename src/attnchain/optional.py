@@ -32,8 +32,9 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
             f'pip install "attnchain[{extra}]"'
         ) from error
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MissingExtraError(
             f"{feature} needs {module}, which is installed but does not import "
-            f"({str(error).splitlines()[0]}); repair that package, or reinstall it: "
+            f"({reason}); repair that package, or reinstall it: "
             f'pip install --force-reinstall "attnchain[{extra}]"'
         ) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from attnchain.errors import UnsupportedModelError
-from attnchain.models.from_transformers import square_patch
+from attnchain.models.from_transformers import DAMAGE, square_patch
 from attnchain.models.hub import model_folder, not_found
 from attnchain.models.loaded import LoadedModel
 from attnchain.optional import require
@@ -40,7 +40,7 @@ def load_timm(source: str, *, name: str) -> LoadedModel:
             f"{name!r} does not take pictures of any size ({error}); "
             "only plain vision transformers of timm are supported"
         ) from error
-    except (OSError, ValueError, RuntimeError, AssertionError) as error:
+    except (*DAMAGE, AssertionError) as error:
         raise not_found(name, error) from error
     if not hasattr(model, "num_prefix_tokens"):
         raise UnsupportedModelError(

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from attnchain.errors import ModelNotFoundError, UnsupportedModelError
@@ -29,6 +30,16 @@ FAMILIES = {
     "siglip_vision_model": ("SiglipVisionModel", 0),
     "vit": ("ViTModel", 1),
 }
+DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    LookupError,
+    ArithmeticError,
+    SafetensorError,
+)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -89,12 +100,11 @@ def load_folder(
         )
     class_name, special = FAMILIES[kind]
     model, info = _weights(transformers, class_name, folder, name)
-    wrong = {*info["missing_keys"], *info["mismatched_keys"]}
-    wrong |= set(info["unexpected_keys"] if exact else ())
-    if wrong:
+    wrong = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    if wrong := wrong.union(info["unexpected_keys"] if exact else ()):
         raise ModelNotFoundError(
-            f"the weights of {name!r} do not fit the model: {len(wrong)} tensors are "
-            f"missing or unexpected, for example {min(map(str, wrong))}"
+            f"the weights of {name!r} do not fit the model: {len(wrong)} missing, "
+            f"unexpected or of another shape, for example {min(wrong)}"
         )
     if "interpolate_pos_encoding" in inspect.signature(model.forward).parameters:
         model.register_forward_pre_hook(_interpolate, with_kwargs=True)
@@ -126,6 +136,8 @@ def _weights(
     transformers: ModuleType, class_name: str, folder: Path, name: str
 ) -> tuple[nn.Module, Mapping[str, Any]]:
     """Load by from_pretrained, so that its renaming of old tensor names applies."""
+    from huggingface_hub.errors import StrictDataclassError
+
     with _quiet(transformers.utils.logging):
         try:
             kind = getattr(transformers, class_name)
@@ -137,9 +149,10 @@ def _weights(
                 local_files_only=True,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported by load_folder
                 **({"add_pooling_layer": False} if pooled else {}),
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+        except (*DAMAGE, StrictDataclassError) as error:
             raise not_found(name, error) from error
 
 
@@ -164,9 +177,12 @@ def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text("utf-8"))
+        settings = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"cannot read {file} ({error})") from error
+    if not isinstance(settings, dict):
+        raise ModelNotFoundError(f"{file} holds no settings; fetch the model again")
+    return settings
 
 
 @contextmanager

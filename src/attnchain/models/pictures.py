@@ -25,6 +25,7 @@ _DAMAGE = (
     ValueError,
     TypeError,
     LookupError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )

