@@ -56,6 +56,10 @@ class SiteNotFoundError(CaptureError, LookupError):
     """No captured attention matches the asked layer, head, name or step."""
 
 
+class WordNotFoundError(CaptureError, LookupError):
+    """A word has no token positions: it is not in the text, or beyond its end."""
+
+
 class NothingCapturedError(CaptureError):
     """The model ran, but no attention call was seen."""
 
