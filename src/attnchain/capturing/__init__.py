@@ -2,7 +2,7 @@
 
 `capture` runs around any PyTorch model, or diffusion pipeline, and gives a
 `CapturedAttention`: a sequence of `AttentionRecord` (or `DenseRecord`), each at an
-`AttentionSite` and with a `TokenGrid`.
+`AttentionSite` and with a `TokenGrid`. `TextTokens` finds the positions of a word.
 """
 
 from attnchain.capturing.capture import capture
@@ -11,6 +11,7 @@ from attnchain.capturing.queries import AttentionRecord
 from attnchain.capturing.record import AbstractRecord, DenseRecord
 from attnchain.capturing.result import CapturedAttention
 from attnchain.capturing.site import AttentionSite, Selection
+from attnchain.capturing.words import TextTokens, prompt_tokens
 
 __all__ = [
     "AbstractRecord",
@@ -19,6 +20,8 @@ __all__ = [
     "CapturedAttention",
     "DenseRecord",
     "Selection",
+    "TextTokens",
     "TokenGrid",
     "capture",
+    "prompt_tokens",
 ]

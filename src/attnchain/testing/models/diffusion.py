@@ -58,48 +58,57 @@ def sd_unet(**options: Any) -> TinyModel:
     return TinyModel.of(model, picture(LATENTS), 1, picture(TEXT))
 
 
-def sdxl_unet() -> TinyModel:
+def sdxl_unet(**options: Any) -> TinyModel:
     """Returns the UNet of SDXL: several blocks in a level, added conditions."""
     tiny = sd_unet(
-        transformer_layers_per_block=(1, 2),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=6 * 4 + 12,
+        **{
+            "transformer_layers_per_block": (1, 2),
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 6 * 4 + 12,
+        }
+        | options
     )
     added = {"text_embeds": picture((2, 12)), "time_ids": torch.ones(2, 6)}
     return TinyModel(tiny.model, tiny.args, {"added_cond_kwargs": added})
 
 
-def sd3_transformer() -> TinyModel:
+def sd3_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of SD 3.5: joint attention, a block with self-attention."""
     model = _diffusers(
         "SD3Transformer2DModel",
-        **TRANSFORMER,
-        sample_size=8,
-        patch_size=2,
-        out_channels=4,
-        joint_attention_dim=12,
-        caption_projection_dim=16,
-        pooled_projection_dim=12,
-        pos_embed_max_size=8,
-        dual_attention_layers=(0,),
-        qk_norm="rms_norm",
+        **{
+            **TRANSFORMER,
+            "sample_size": 8,
+            "patch_size": 2,
+            "out_channels": 4,
+            "joint_attention_dim": 12,
+            "caption_projection_dim": 16,
+            "pooled_projection_dim": 12,
+            "pos_embed_max_size": 8,
+            "dual_attention_layers": (0,),
+            "qk_norm": "rms_norm",
+        }
+        | options,
     )
     step = torch.tensor([1, 1])
     return TinyModel.of(model, picture(LATENTS), picture(TEXT), picture((2, 12)), step)
 
 
-def flux_transformer() -> TinyModel:
+def flux_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of FLUX.1: two-stream and single-stream blocks."""
     model = _diffusers(
         "FluxTransformer2DModel",
-        **TRANSFORMER,
-        num_single_layers=2,
-        patch_size=1,
-        joint_attention_dim=12,
-        pooled_projection_dim=12,
-        axes_dims_rope=(2, 2, 4),
+        **{
+            **TRANSFORMER,
+            "num_single_layers": 2,
+            "patch_size": 1,
+            "joint_attention_dim": 12,
+            "pooled_projection_dim": 12,
+            "axes_dims_rope": (2, 2, 4),
+        }
+        | options,
     )
     rows, columns = 4, 6
     places = torch.zeros(rows, columns, 3)
@@ -116,31 +125,37 @@ def flux_transformer() -> TinyModel:
     )
 
 
-def dit_transformer() -> TinyModel:
+def dit_transformer(**options: Any) -> TinyModel:
     """Returns a DiT, guided by class numbers."""
     model = _diffusers(
         "DiTTransformer2DModel",
-        **TRANSFORMER,
-        out_channels=8,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=10,
-        norm_num_groups=4,
+        **{
+            **TRANSFORMER,
+            "out_channels": 8,
+            "sample_size": 8,
+            "patch_size": 2,
+            "num_embeds_ada_norm": 10,
+            "norm_num_groups": 4,
+        }
+        | options,
     )
     step, classes = torch.tensor([1, 1]), torch.tensor([1, 2])
     return TinyModel.of(model, picture((2, 4, 8, 8)), step, classes)
 
 
-def pixart_transformer() -> TinyModel:
+def pixart_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of PixArt: self-attention, then cross-attention."""
     model = _diffusers(
         "PixArtTransformer2DModel",
-        **TRANSFORMER,
-        out_channels=8,
-        sample_size=8,
-        patch_size=2,
-        caption_channels=12,
-        cross_attention_dim=16,
+        **{
+            **TRANSFORMER,
+            "out_channels": 8,
+            "sample_size": 8,
+            "patch_size": 2,
+            "caption_channels": 12,
+            "cross_attention_dim": 16,
+        }
+        | options,
     )
     mask = torch.ones(TEXT[:2])
     mask[1, -2:] = 0

@@ -47,6 +47,12 @@ def clip_text() -> TinyModel:
     return _transformers("CLIPTextModel", eos_token_id=2, bos_token_id=1)
 
 
+def siglip_text() -> TinyModel:
+    """Returns the text side of a transformers SigLIP."""
+    padded = _transformers("SiglipTextModel")
+    return TinyModel(padded.model, kwargs={"input_ids": tokens()})
+
+
 def llama() -> TinyModel:
     """Returns a transformers Llama: causal, four query heads share two key heads."""
     padded = _transformers("LlamaModel", num_key_value_heads=2, use_cache=False)
@@ -100,11 +106,11 @@ def whisper() -> TinyModel:
 
 def torch_encoder() -> TinyModel:
     """Returns torch's own encoder, with padding."""
-    layer = nn.TransformerEncoderLayer(16, nhead=2, dim_feedforward=32, batch_first=True)
-    model = nn.TransformerEncoder(layer, num_layers=2)
-    return TinyModel.of(
-        model, picture((2, 7, 16)), src_key_padding_mask=padding() == 0
+    layer = nn.TransformerEncoderLayer(
+        16, nhead=2, dim_feedforward=32, batch_first=True
     )
+    model = nn.TransformerEncoder(layer, num_layers=2, enable_nested_tensor=False)
+    return TinyModel.of(model, picture((2, 7, 16)), src_key_padding_mask=padding() == 0)
 
 
 class CausalBlock(nn.Module):

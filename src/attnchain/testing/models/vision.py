@@ -51,6 +51,11 @@ def dinov3() -> TinyModel:
     return _transformers("DINOv3ViTModel", num_register_tokens=4)
 
 
+def deit() -> TinyModel:
+    """Returns a transformers DeiT with a class and a distillation token."""
+    return _transformers("DeiTModel", SQUARE)
+
+
 def clip_vision() -> TinyModel:
     """Returns the picture side of a transformers CLIP."""
     return _transformers("CLIPVisionModel", SQUARE)
