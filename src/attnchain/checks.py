@@ -41,11 +41,11 @@ def check_rows(matrix: Tensor, tolerance: float) -> None:
         return
     row = torch.unravel_index(deviation.argmax(), deviation.shape)
     row_index = tuple(int(i) for i in row)
+    total = float(matrix[row_index].sum(dtype=torch.float64))
     message = (
         "rows of a transition matrix must be >= 0 and sum to one within "
-        f"{tolerance:g}; row {row_index} sums to "
-        f"{float(matrix[row_index].sum(dtype=torch.float64)):.6g} and the smallest "
-        f"entry is {smallest:.3g}. If the entries are weights rather than "
+        f"{tolerance:g}; row {row_index} sums to {total:.6g} (off by {worst:.2g}) and "
+        f"the smallest entry is {smallest:.3g}. If the entries are weights rather than "
         "probabilities, pass them through attnchain.operators.normalize_rows"
     )
     raise NotStochasticError(message)

@@ -9,7 +9,8 @@ Both TokenRanks solve $D x = b + \alpha B x$ with B one product with P, for one 
   $\sum_j v_j |\Delta x_j| \le \|M \Delta x\|_1 / ((1 - \alpha) n)$. Damping is not the
   contraction factor of this chain; the weighted bound holds all the same.
 
-An undamped chain is the case alpha = 1, b = 0 of the first.
+An undamped chain is the case alpha = 1, b = 0 of the first, with the row sums of P
+(1 but for rounding) as D: then the residual is that of the row-normalised chain.
 """
 
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ def accelerate(
         if norm <= target:
             return image, iteration
         best, since_best = (norm, 0) if norm < best / 2 else (best, since_best + 1)
-        if since_best >= _PATIENCE * (1 if window else 20):
+        if window and since_best >= _PATIENCE:
             return image, iteration
         if previous is not None and window:
             steps = [*steps, step - previous[0]][-window:]

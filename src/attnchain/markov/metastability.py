@@ -35,7 +35,7 @@ def metastable_sets(
         `MetastableSets`, numbered by decreasing prevalence.
 
     Raises:
-        ShapeError: A batch, a count outside 2..n, or one that splits a complex pair.
+        ShapeError: A batch, a count outside 1..n, or one that splits a complex pair.
         ReducibleChainError: The chain is reducible; damp it.
         ConvergenceError: The subspace or the stationary distribution was not found.
 
@@ -59,8 +59,8 @@ def metastable_sets(
             f"metastable_sets takes one chain, but got {transition!r}; mix it first"
         )
         raise ShapeError(message)
-    if count is not None and not 2 <= count <= n:
-        raise ShapeError(f"count must lie in 2..{n}, but is {count!r}")
+    if count is not None and (count != int(count) or not 1 <= count <= n):
+        raise ShapeError(f"count must be a whole number in 1..{n}, but is {count!r}")
     if max_count < 2:
         raise ShapeError(f"max_count must be at least 2, but is {max_count!r}")
     chain = stored(transition)
@@ -68,7 +68,7 @@ def metastable_sets(
     leading = spectrum(chain, wanted, tolerance=tolerance)
     m = count or largest_gap(leading.eigenvalues)
     _check_pair(leading.eigenvalues, m)
-    pi = stationary(chain, tolerance=tolerance).distribution
+    pi = stationary(transition, tolerance=tolerance).distribution
     memberships = _memberships(leading.basis[:, :m].double(), pi)
     order = (pi @ memberships).argsort(descending=True, stable=True)
     memberships = memberships[:, order]
@@ -112,8 +112,7 @@ def _memberships(basis: Tensor, pi: Tensor) -> Float[Tensor, "n m"]:
     root = pi.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
     others = root * basis[:, 1:]
     others = others - root * (root.T @ others)
-    others = torch.linalg.qr(others).Q / root
-    points = torch.cat([torch.ones_like(root), others], 1)
+    points = torch.cat([torch.ones_like(root), torch.linalg.qr(others).Q / root], 1)
     memberships = points @ torch.linalg.inv(points[_inner_simplex(points)])
     lowest = memberships.min(0).values
     return ((memberships - lowest) / (1 - lowest.sum())).clamp_min(0)

@@ -59,9 +59,14 @@ def mix(
     if not isinstance(weights, str):
         return Mixture(layers, list(weights))
     if weights == "lambda2":
-        raw = [second_eigenvalue(layer).modulus ** exponent for layer in layers]
+        raw = [
+            second_eigenvalue(layer).modulus.double() ** exponent for layer in layers
+        ]
     elif weights == "uniform":
-        raw = [torch.ones(layer.batch_shape, device=layer.device) for layer in layers]
+        raw = [
+            torch.ones(layer.batch_shape, dtype=torch.float64, device=layer.device)
+            for layer in layers
+        ]
     else:
         message = (
             f"weights must be 'lambda2', 'uniform' or tensors, but are {weights!r}"

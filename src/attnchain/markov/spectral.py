@@ -1,6 +1,7 @@
 """Eigenvalues of a chain: how fast it forgets, and what it forgets last."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -8,10 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.errors import ConvergenceError, ShapeError
+from attnchain.errors import ConvergenceError, NumericalWarning, ShapeError
 from attnchain.markov.krylov import eigenvalues, leading_subspace
 from attnchain.markov.results import SecondEigenvalue, Spectrum
-from attnchain.operators import AbstractTransition, Damped, fits_budget, stored
+from attnchain.operators import (
+    AbstractTransition,
+    AttentionTransition,
+    Damped,
+    DenseTransition,
+    fits_budget,
+    stored,
+)
 
 
 def spectrum(
@@ -123,7 +131,7 @@ def _damped_spectrum(
 ) -> Spectrum:
     """Damping scales every eigenvalue but the 1, and keeps the right subspace."""
     base = _spectrum_of_chain(chain.base, k, tolerance, max_products)
-    factors = torch.full((k,), chain.damping, device=chain.device)
+    factors = torch.full((k,), chain.damping, dtype=torch.float64).to(chain.device)
     factors[0] = 1
     return Spectrum(
         base.eigenvalues * factors,
@@ -145,10 +153,15 @@ def second_eigenvalue(
 
     Args:
         transition: One chain or a batch; undamped (damping only scales lambda_2).
-        tolerance: Residual norm to reach.
+        tolerance: Error estimate to reach: residual norm times condition number.
 
     Returns:
-        `SecondEigenvalue`; modulus 0 for a chain of one state.
+        `SecondEigenvalue`; modulus 0 for a chain of one state. A triangular (causal)
+        chain is read off its diagonal.
+
+    Warns:
+        NumericalWarning: lambda_2 is so ill-conditioned that its estimated error
+            stays above the tolerance.
 
     Raises:
         ConvergenceError: The residual stayed above the tolerance.
@@ -164,16 +177,50 @@ def second_eigenvalue(
         >>> second_eigenvalue(two).modulus
         tensor(0.4000, dtype=torch.float64)
     """
-    if transition.n_states == 1:
-        zero = torch.zeros(transition.batch_shape, device=transition.device)
-        zero = zero.to(transition.dtype)
-        return SecondEigenvalue(zero, zero + 0j, zero, zero.long())
-    found = spectrum(transition, 2, tolerance=tolerance)
-    value = found.eigenvalues[..., 1]
-    modulus = value.abs().to(transition.dtype)
-    return SecondEigenvalue(
-        modulus, value, found.error_estimate[..., 1], found.products
-    )
+    parts = [_second_of_chain(chain, tolerance) for chain in transition.chains()]
+    batch, device = transition.batch_shape, transition.device
+    values, errors, products = zip(*parts, strict=True)
+    value = torch.tensor(values, dtype=torch.complex128, device=device).view(batch)
+    error = torch.tensor(errors, dtype=transition.dtype, device=device).view(batch)
+    spent = torch.tensor(products, device=device).view(batch)
+    return SecondEigenvalue(value.abs().to(transition.dtype), value, error, spent)
+
+
+def _second_of_chain(
+    chain: AbstractTransition, tolerance: float
+) -> tuple[complex, float, int]:
+    """Eigenvalue, error estimate and products; tightened until the estimate fits."""
+    if chain.n_states == 1:
+        return 0j, 0.0, 0
+    diagonal = _triangular_diagonal(chain)
+    if diagonal is not None:
+        rounding = chain.n_states * torch.finfo(chain.dtype).eps
+        return complex(diagonal.sort().values[-2]), rounding, 1
+    found = spectrum(chain, 2, tolerance=tolerance)
+    products, error = int(found.products), float(found.error_estimate[1])
+    if error > tolerance:
+        tighter = max(1e-12, 0.1 * tolerance**2 / error)
+        found = spectrum(chain, 2, tolerance=tighter)
+        products, error = products + int(found.products), float(found.error_estimate[1])
+    if error > tolerance:
+        warnings.warn(
+            f"lambda_2 is ill-conditioned: its error is about {error:.1g}, not "
+            f"{tolerance:.1g} (see error_estimate)",
+            NumericalWarning,
+            stacklevel=3,
+        )
+    return complex(found.eigenvalues[1]), error, products
+
+
+def _triangular_diagonal(chain: AbstractTransition) -> Tensor | None:
+    """The diagonal, which is the spectrum, of a chain known to be triangular."""
+    if isinstance(chain, AttentionTransition) and chain.causal:
+        return chain.diagonal()
+    if isinstance(chain, DenseTransition):
+        matrix = chain.matrix
+        if torch.equal(matrix, matrix.tril()) or torch.equal(matrix, matrix.triu()):
+            return matrix.diagonal()
+    return None
 
 
 def spectral_gap(
@@ -195,7 +242,9 @@ def spectral_gap(
         >>> spectral_gap(two)
         tensor(0.6000, dtype=torch.float64)
     """
-    return 1 - second_eigenvalue(transition, tolerance=tolerance).modulus
+    gap = 1 - second_eigenvalue(transition, tolerance=tolerance).modulus
+    rounding = transition.n_states * torch.finfo(gap.dtype).eps
+    return torch.where(gap <= rounding, 0.0, gap)
 
 
 def relaxation_time(
@@ -217,7 +266,7 @@ def relaxation_time(
         >>> relaxation_time(two)
         tensor(1.6667, dtype=torch.float64)
     """
-    return 1 / spectral_gap(transition, tolerance=tolerance).clamp_min(0)
+    return 1 / spectral_gap(transition, tolerance=tolerance)
 
 
 def implied_timescale(
@@ -232,8 +281,7 @@ def implied_timescale(
     Returns:
         One number for each chain; infinite where abs(lambda_2) is 1.
     """
-    modulus = second_eigenvalue(transition, tolerance=tolerance).modulus
-    return -1 / modulus.clamp(0, 1).log()
+    return -1 / torch.log1p(-spectral_gap(transition, tolerance=tolerance))
 
 
 def mixing_time(
@@ -292,6 +340,8 @@ def _first_mixed(matrix: Tensor, pi: Tensor, epsilon: float, max_bounces: int) -
     def mixed(power: Tensor) -> bool:
         return float((power - pi).abs().sum(-1).max()) / 2 <= epsilon
 
+    if 1 - float(pi.min()) <= epsilon:
+        return 0.0
     powers = [matrix]
     while not mixed(powers[-1]):
         if 2 ** len(powers) > max_bounces:

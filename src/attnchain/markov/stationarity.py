@@ -54,7 +54,8 @@ def stationary(
     residual, measured in float64 on the numbers as given, plus the rounding of that
     measurement, over (1 - damping). Small undamped chains get a certificate from the
     inverse of their own equations; large undamped ones have none, their `error_bound`
-    is infinite and the tolerance is on the residual.
+    is infinite and the tolerance is on the residual. Undamped rows are divided by
+    their sums in float64: a matrix whose rows sum to 1 - 1e-8 has no pi of its own.
 
     Args:
         transition: One chain or a batch.
@@ -172,7 +173,7 @@ def _incoming(chain: Damped) -> tuple[Equations, _Certificate]:
             f"{chain.damping} does not contract; pass the matrix through normalize_rows"
         )
         raise NotStochasticError(message)
-    right = (1 - chain.damping) * chain.jump.double()
+    right = (1 - chain.damping) * chain.to(torch.float64).jump
     equations = Equations(exact, "push", chain.damping, right, ones)
     return equations, _Certificate(1 / (1 - contraction), exact.row_error, ones)
 
@@ -187,7 +188,7 @@ def _outgoing(chain: Damped) -> tuple[Equations, _Certificate]:
     exact = stored(chain.base.to(torch.float64))
     n, damping = exact.n_states, chain.damping
     ones = torch.ones(n, dtype=torch.float64, device=exact.device)
-    jump = chain.jump.double()
+    jump = chain.to(torch.float64).jump
     column_sums = damping * exact.push(ones) + (1 - damping) * n * jump
     adjoint = Equations(exact, "push", damping, column_sums, column_sums)
     z, _ = accelerate(
@@ -246,7 +247,8 @@ def _solve_undamped(chain: AbstractTransition, options: _Options) -> _Solved:
         return _solve_direct(exact, options)
     n = exact.n_states
     start = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
-    equations = Equations(exact, "push", 1.0, 0 * start, torch.ones_like(start))
+    ones = torch.ones_like(start)
+    equations = Equations(exact, "push", 1.0, 0 * start, exact.pull(ones))
     x, taken = accelerate(
         equations,
         start,
@@ -254,8 +256,9 @@ def _solve_undamped(chain: AbstractTransition, options: _Options) -> _Solved:
         window=0 if options.solver == "power" else WINDOW,
         max_iterations=options.max_iterations,
     )
-    x = x.clamp_min(0) / x.clamp_min(0).sum()
-    residual = float(equations.residual(x).abs().sum())
+    x = equations.diagonal * x.clamp_min(0)
+    x = x / x.sum()
+    residual = float(equations.residual(x / equations.diagonal).abs().sum())
     if residual <= options.tolerance:
         outcome = Outcome.CONVERGED
     elif taken >= options.max_iterations:
@@ -270,6 +273,7 @@ def _solve_direct(exact: AbstractTransition, options: _Options) -> _Solved:
     n = exact.n_states
     uniform = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
     matrix = exact.to_dense()
+    matrix = matrix / matrix.sum(-1, keepdim=True)
     system = torch.eye(n, dtype=torch.float64, device=exact.device) - matrix + uniform
     inverse = torch.linalg.inv(system)
     x = uniform @ inverse

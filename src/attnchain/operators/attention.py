@@ -111,6 +111,14 @@ class AttentionTransition(AbstractTransition):
         )
         return super().row_error + 2 * eps * (d + 2) * abs(self._scale) * largest
 
+    def diagonal(self) -> Float[Tensor, "*batch n"]:
+        """Probability of every state to stay where it is: the diagonal of P.
+
+        Cost: one pass over the scores, O(n) memory.
+        """
+        staying = [tiles.diagonal(head.scores, head.sums) for head in self._heads]
+        return torch.stack(staying).view(self.q.shape[:-1])
+
     def restrict(self, keep: Tensor | slice) -> "AttentionTransition":
         """The chain on some states only: softmax again over the kept keys.
 

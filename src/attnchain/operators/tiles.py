@@ -48,18 +48,14 @@ class Scores:
 
     def tile(self, rows: slice, columns: slice, offset: Tensor | None) -> Tensor:
         """Scores of one tile, minus an offset for each row."""
-        query, key = self.query[rows], self.key[columns].T
-        if offset is None:
-            scores = query @ key
-        else:
-            scores = torch.addmm(offset[rows, None], query, key, beta=-1)
+        scores = self.query[rows] @ self.key[columns].T
         if self.mask is not None:
             self._apply_mask(scores, rows, columns)
         if self.causal and columns.stop > rows.start:
             i = torch.arange(rows.start, rows.stop, device=scores.device)
             j = torch.arange(columns.start, columns.stop, device=scores.device)
             scores.masked_fill_(j[None, :] > i[:, None], -torch.inf)
-        return scores
+        return scores if offset is None else scores.sub_(offset[rows, None])
 
     def _apply_mask(self, scores: Tensor, rows: slice, columns: slice) -> None:
         mask = self.mask
@@ -119,3 +115,16 @@ def fill(scores: Scores, sums: Rows, matrix: Tensor) -> None:
     for rows, columns in scores.tiles():
         tile = scores.tile(rows, columns, sums.top).exp2_()
         matrix[rows, columns] = tile.div_(sums.total[rows, None])
+
+
+def diagonal(scores: Scores, sums: Rows) -> Tensor:
+    """Diagonal of P, (n,)."""
+    own = (scores.query * scores.key).sum(-1)
+    mask = scores.mask
+    if mask is not None:
+        part = mask.diagonal() if mask.shape[0] > 1 else mask[0]
+        if mask.dtype == torch.bool:
+            own = own.masked_fill(~part, -torch.inf)
+        else:
+            own = own + LOG2_E * part
+    return torch.exp2(own - sums.top) / sums.total
