@@ -78,7 +78,10 @@ def tiny_graph(weights, *, seed=0, without=()):
     skip = {f"{name}.weight" for name in matrices}
     skip |= {"embeddings.position_embeddings", "embeddings.mask_token"}
     constants |= {f"backbone.{n}": w for n, w in weights.items() if n not in skip}
-    nodes = [helper.make_node("MatMul", ["queries", "keys"], ["scores"])]
+    nodes = [
+        helper.make_node("MatMul", ["queries", "keys"], ["scores"]),
+        helper.make_node("Mul", ["product0", "backbone.layernorm.bias"], ["scaled"]),
+    ]
     for place, index in enumerate(np.random.default_rng(seed).permutation(12)):
         name, matrix = matrices[index], f"onnx::MatMul_{1966 + place}"
         constants[matrix] = weights[f"{name}.weight"].T

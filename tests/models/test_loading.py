@@ -13,6 +13,7 @@ import torch
 import transformers
 from PIL import Image
 
+from attnchain.capturing import capture
 from attnchain.errors import (
     GridError,
     ImageError,
@@ -132,6 +133,17 @@ def test_the_grid_counts_the_models_tokens_row_by_row(publish, kind):
     assert before.shape[1] == grid.prefix + 15
     moved = (before != after).any(-1)[0].nonzero().flatten().tolist()
     assert moved == [grid.prefix + 1 * 5 + 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_grid_is_the_one_that_capture_finds(publish, kind):
+    """Two tables know these families, one by name and one by class: they agree."""
+    loaded = load(publish(kind)[0])
+    pixels = torch.zeros(1, 3, 12, 20)
+    with capture(loaded.model) as attention, torch.no_grad():
+        loaded.model(pixels)
+    assert attention[0].grid == loaded.grid(pixels)
+    assert attention[0].shape == (1, 2, loaded.prefix + 15, loaded.prefix + 15)
 
 
 def test_dinov2_fits_its_position_table_to_an_oblong_grid(publish):
@@ -494,3 +506,18 @@ def test_a_torchvision_built_for_another_torch_does_no_harm(tmp_path):
         check=False,
     )
     assert done.stdout == "Dinov2Model\n", done.stderr
+
+
+def test_importing_loads_no_heavy_package():
+    code = "import attnchain.models, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    heavy = {"transformers", "timm", "onnx", "PIL", "scipy", "huggingface_hub"}
+    assert not heavy & loaded

@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attnchain.capturing import TokenGrid
 from attnchain.errors import GridError, ImageError
 from attnchain.models.pictures import to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from attnchain.capturing import TokenGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +78,12 @@ class LoadedModel:
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.mean, self.std))
         return ((rgb - mean) / std)[None].to(next(self.model.parameters()).device)
 
-    def grid(self, pixels: Float[Tensor, "*batch 3 height width"]) -> "TokenGrid":
+    def grid(self, pixels: Float[Tensor, "*batch 3 height width"]) -> TokenGrid:
         """Return the layout of the tokens that these pixels become, rows first.
 
         Raises:
             GridError: The sides are not whole patches.
         """
-        from attnchain.capturing import TokenGrid
-
         height, width = pixels.shape[-2:] if pixels.ndim == 4 else (1, 1)
         if height % self.patch_size or width % self.patch_size:
             raise GridError(
