@@ -42,6 +42,13 @@ def test_dense_form_is_the_twin(pair):
     assert_equals(transition.to_dense(), twin, transition)
 
 
+def test_row_error_is_a_bound(pair):
+    transition, twin = pair
+    error = np.abs(transition.to_dense().double().numpy() - twin).sum(-1)
+    of_the_twin = twin.shape[-1] * np.finfo(np.float64).eps
+    assert error.max() <= transition.row_error + of_the_twin
+
+
 def test_rows_are_distributions(pair):
     transition, twin = pair
     as_given = np.abs(twin.sum(-1) - 1).max()

@@ -10,8 +10,8 @@ from attnchain.operators import DenseTransition
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        ([[0.5, 0.4], [0.5, 0.5]], r"row \(0,\) is off by 0.1"),
-        ([[0.5, 0.5], [0.6, 0.5]], r"row \(1,\) is off by 0.1"),
+        ([[0.5, 0.4], [0.5, 0.5]], r"row \(0,\) sums to 0.9"),
+        ([[0.5, 0.5], [0.6, 0.5]], r"row \(1,\) sums to 1.1"),
         ([[1.1, -0.1], [0.5, 0.5]], "smallest entry is -0.1"),
         ([[float("nan"), 0.5], [0.5, 0.5]], "not a number"),
         ([[float("inf"), 0.5], [0.5, 0.5]], "infinite"),
