@@ -9,6 +9,9 @@ from attnchain.errors import ChainError
 from attnchain.markov import metastable_sets, mix, propagate, spectrum, stationary
 from attnchain.operators import AbstractTransition, as_transition
 
+# what users came for
+from attnchain.tasks import segment, token_rank
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -22,6 +25,8 @@ __all__ = [
     "metastable_sets",
     "mix",
     "propagate",
+    "segment",
     "spectrum",
     "stationary",
+    "token_rank",
 ]

@@ -1,0 +1,86 @@
+"""Options that several commands share, and how their text is read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Picture = Annotated[
+    Path, typer.Argument(metavar="IMAGE", help="A picture file.", show_default=False)
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Packaged model, a hub name or folder of transformers, or timm/NAME."
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Layers counted from 0, e.g. 9-11 or 3,5; --layers=-1 is the last.",
+        show_default=False,
+    ),
+]
+Size = Annotated[
+    int, typer.Option(help="Longer side the model sees, in pixels.", min=1)
+]
+Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
+]
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Layer numbers from "9-11", "3,5" or "-2,-1"; None stays None.
+
+    Raises:
+        typer.BadParameter: The text has another form.
+    """
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().rpartition("-")
+        try:
+            if dash and first:
+                layers.extend(range(int(first), int(last) + 1))
+            else:
+                layers.append(int(part))
+        except ValueError as error:
+            message = f"layers must look like 9-11 or 3,5, but are {text!r}"
+            raise typer.BadParameter(message, param_hint="--layers") from error
+    if not layers:
+        message = f"{text!r} names no layer; the first number must be the smaller one"
+        raise typer.BadParameter(message, param_hint="--layers")
+    return tuple(layers)
+
+
+def parse_point(text: str | None) -> tuple[float, float] | None:
+    """A point from "X,Y" in pixels of the picture; None stays None.
+
+    Raises:
+        typer.BadParameter: The text has another form.
+    """
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"a point must look like 120,80, but is {text!r}"
+        raise typer.BadParameter(message, param_hint="--point") from error
+    return x, y
+
+
+def parse_sets(text: str) -> int | None:
+    """A number of sets, or None for "auto".
+
+    Raises:
+        typer.BadParameter: The text is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        message = f"sets must be auto or a number, but is {text!r}"
+        raise typer.BadParameter(message, param_hint="--sets") from error

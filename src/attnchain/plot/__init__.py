@@ -1,0 +1,17 @@
+"""Results as matplotlib pictures: a value and axes in, the axes out; no state.
+
+`plot_picture`, `plot_map`, `plot_labels` draw on the plane of the picture;
+`plot_heads` and `plot_spectrum` draw what is known about chains.
+"""
+
+from attnchain.plot.chains import plot_heads, plot_spectrum
+from attnchain.plot.planes import plot_labels, plot_map, plot_picture, segment_colors
+
+__all__ = [
+    "plot_heads",
+    "plot_labels",
+    "plot_map",
+    "plot_picture",
+    "plot_spectrum",
+    "segment_colors",
+]

@@ -1,0 +1,78 @@
+"""From patch values to picture size: enlarging, thresholds, connected regions."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def enlarge(
+    maps: Float[Tensor, "*batch rows columns"], *, width: int, height: int
+) -> Float[Tensor, "*batch height width"]:
+    """Bilinear enlargement of patch maps to the picture's own size.
+
+    Args:
+        maps: Values of the patches; a patch's value belongs to its centre.
+        width: Picture width in pixels.
+        height: Picture height in pixels.
+
+    Returns:
+        The enlarged maps.
+    """
+    flat = maps.reshape(1, -1, *maps.shape[-2:])
+    size = (height, width)
+    large = torch.nn.functional.interpolate(flat, size, mode="bilinear")
+    return large.view(*maps.shape[:-2], height, width)
+
+
+def unit_range(values: Tensor) -> Tensor:
+    """Values shifted and scaled to [0, 1]; zeros where all are equal."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
+
+def otsu_threshold(values: Float[Tensor, "..."], *, bins: int = 256) -> float:
+    """The threshold that separates two classes best.
+
+    Maximises the variance between the classes below and above it.
+
+    Args:
+        values: Any number of values in [0, 1].
+        bins: Histogram resolution.
+
+    Returns:
+        A threshold in [0, 1].
+
+    Sources:
+        Otsu, A threshold selection method from gray-level histograms, 1979.
+    """
+    counts = torch.histc(values.double().cpu(), bins, 0, 1)
+    centres = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins
+    below = counts.cumsum(0)
+    above = counts.sum() - below
+    mass = (counts * centres).cumsum(0)
+    mean_below = mass / below.clamp_min(1)
+    mean_above = (mass[-1] - mass) / above.clamp_min(1)
+    between = below * above * (mean_below - mean_above) ** 2
+    return float((between.argmax() + 1) / bins)
+
+
+def component(
+    mask: Bool[Tensor, "height width"], weight: Float[Tensor, "height width"]
+) -> Bool[Tensor, "height width"]:
+    """The connected region of a mask that carries the most weight.
+
+    Args:
+        mask: Pixels in question.
+        weight: Values >= 0 to add up in each region.
+
+    Returns:
+        One 4-connected region; empty where the mask is.
+    """
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask.cpu().numpy())  # pyright: ignore
+    if count == 0:
+        return mask
+    sums = ndimage.sum_labels(weight.cpu().numpy(), labels, range(1, count + 1))
+    chosen = torch.from_numpy(labels) == 1 + int(sums.argmax())
+    return chosen.to(mask.device)

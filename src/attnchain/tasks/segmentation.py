@@ -1,0 +1,240 @@
+"""Zero-shot segmentation of a picture by its own attention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attnchain.errors import GridError, ShapeError
+from attnchain.markov import MetastableSets, metastable_sets, propagate
+from attnchain.tasks.maps import component, enlarge, otsu_threshold, unit_range
+from attnchain.tasks.ranking import TokenRank, token_rank
+from attnchain.tasks.reading import PictureAttention, read_attention
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+    from attnchain.models import LoadedModel
+
+Mode = Literal["automatic", "point", "foreground"]
+Point = tuple[float, float]
+
+DEFAULT_LAYERS = (-2, -1)
+_BOUNCES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A picture cut into segments, and the chain quantities behind them.
+
+    Attributes:
+        mode: "automatic" (metastable sets), "point" or "foreground".
+        labels: Segment of every pixel at picture size, `(height, width)`; in the
+            modes "point" and "foreground" 1 is the object and 0 the rest.
+        maps: Soft maps at picture size in [0, 1], `(segments, height, width)`: one
+            membership for each set, or the one map the mask was cut from.
+        start: Patch the walk in `bounces` starts from.
+        bounces: Where a walker from there is after 1, 2, ... bounces,
+            `(bounces, rows, columns)`.
+        rank: Incoming TokenRank of the patches.
+        sets: The metastable sets, in mode "automatic".
+        attention: The chains all of this was read from.
+    """
+
+    mode: Mode
+    labels: Int[Tensor, "height width"]
+    maps: Float[Tensor, "segments height width"]
+    start: int
+    bounces: Float[Tensor, "bounces rows columns"]
+    rank: TokenRank
+    sets: MetastableSets | None
+    attention: PictureAttention
+
+    def plot(self) -> "Figure":
+        """Draws picture, first bounces, TokenRank and segments side by side.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from attnchain.tasks.figures import segmentation_figure
+
+        return segmentation_figure(self)
+
+
+def segment(  # noqa: PLR0913  (the options of the command line)
+    picture: "Image",
+    *,
+    model: "LoadedModel | None" = None,
+    point: Point | None = None,
+    foreground: bool = False,
+    sets: int | None = None,
+    layers: Sequence[int] | None = None,
+    bounces: int = 2,
+    size: int = 700,
+) -> Segmentation:
+    """Cuts a picture into segments without training, from its own attention.
+
+    * By default into the metastable sets of its patches.
+    * With `point` into the object under that point and the rest: multi-bounce
+      attention from the patch there.
+    * With `foreground` into the main object and the rest: multi-bounce attention to
+      what the class token looks at.
+
+    Args:
+        picture: A Pillow picture.
+        model: What `attnchain.models.load` returned; by default the packaged model.
+        point: (x, y) in pixels of the picture.
+        foreground: Ask for the main object.
+        sets: Number of metastable sets; chosen by the chain when not given.
+        layers: Layers to read, counted from 0; by default the last two.
+        bounces: Number of bounces for the modes "point" and "foreground".
+        size: Longer side the picture is resized to for the model.
+
+    Returns:
+        `Segmentation`; its masks have the picture's own size.
+
+    Raises:
+        ImageError: The point lies outside the picture.
+        ShapeError: Options that exclude each other, or bounces below 1.
+        SiteNotFoundError: The model has no such layer.
+        GridError: Too few patches, or no class token for "foreground".
+    """
+    _check_exclusive(point=point, foreground=foreground or None, sets=sets)
+    if bounces != int(bounces) or bounces < 1:
+        raise ShapeError(f"bounces must be a whole number >= 1, but is {bounces!r}")
+    if model is None:
+        from attnchain.models import load
+
+        model = load()
+    layers = DEFAULT_LAYERS if layers is None else layers
+    attention = read_attention(picture, model, layers=layers, size=size)
+    if point is not None:
+        return segment_point(attention, point, bounces=bounces)
+    if foreground:
+        return segment_foreground(attention, bounces=bounces)
+    return segment_automatic(attention, sets=sets)
+
+
+def _check_exclusive(**options: object) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        message = f"choose one of {' and '.join(given)}: they exclude each other"
+        raise ShapeError(message)
+
+
+def segment_automatic(
+    attention: PictureAttention, *, sets: int | None = None
+) -> Segmentation:
+    """Metastable sets of the patches as segments.
+
+    Each set's membership map is enlarged to picture size; a pixel belongs to the set
+    of largest membership.
+
+    Args:
+        attention: What `read_attention` returned.
+        sets: Number of sets; where the eigenvalues drop most when not given.
+
+    Returns:
+        `Segmentation` with `sets`, numbered by decreasing stationary mass.
+    """
+    found = metastable_sets(attention.chain, sets)
+    memberships = attention.grid.to_map(found.memberships.T)
+    maps = enlarge(memberships, **attention.size)
+    start = int(token_rank(attention.chain).top(1))
+    return _result(
+        attention,
+        "automatic",
+        labels=maps.argmax(0),
+        maps=maps,
+        start=start,
+        sets=found,
+    )
+
+
+def segment_point(
+    attention: PictureAttention, point: Point, *, bounces: int = 2
+) -> Segmentation:
+    """The object under a point: where multi-bounce attention from there stays.
+
+    Args:
+        attention: What `read_attention` returned.
+        point: (x, y) in pixels of the picture.
+        bounces: Number of bounces.
+
+    Returns:
+        `Segmentation`; the mask is the connected region around the point.
+
+    Raises:
+        ImageError: The point lies outside the picture.
+    """
+    start = attention.grid.patch_at(*point, **attention.size)
+    indicator = torch.zeros(attention.grid.n_patches)
+    indicator[start] = 1
+    for _ in range(bounces):
+        indicator = attention.chain.pull(indicator)
+    soft = unit_range(enlarge(attention.grid.to_map(indicator), **attention.size))
+    mask = soft > otsu_threshold(soft)
+    near = torch.zeros_like(soft)
+    near[int(point[1]), int(point[0])] = 1
+    mask = component(mask, near)
+    return _result(attention, "point", labels=mask, maps=soft[None], start=start)
+
+
+def segment_foreground(
+    attention: PictureAttention, *, bounces: int = 2
+) -> Segmentation:
+    """The main object: from where a few bounces lead to what the class token sees.
+
+    $f = P^n c$ with c the class token's attention in the last layer read: the
+    expected class attention n bounces later. Otsu's threshold, then the connected
+    region of largest mass.
+
+    Args:
+        attention: What `read_attention` returned.
+        bounces: Number of bounces n.
+
+    Returns:
+        `Segmentation`.
+
+    Raises:
+        GridError: The model has no class token.
+    """
+    if not attention.class_rows:
+        message = (
+            f"{attention.model_name} has no class token to look for the main object "
+            "with; give a point instead"
+        )
+        raise GridError(message)
+    seen = attention.class_rows[-1].mean(0)
+    start = int(seen.argmax())
+    for _ in range(bounces):
+        seen = attention.chain.pull(seen)
+    soft = unit_range(enlarge(attention.grid.to_map(seen), **attention.size))
+    mask = component(soft > otsu_threshold(soft), soft)
+    return _result(attention, "foreground", labels=mask, maps=soft[None], start=start)
+
+
+def _result(
+    attention: PictureAttention,
+    mode: Mode,
+    *,
+    labels: Tensor,
+    maps: Tensor,
+    start: int,
+    sets: MetastableSets | None = None,
+) -> Segmentation:
+    steps = propagate(attention.chain, start, _BOUNCES, all_bounces=True)[1:]
+    return Segmentation(
+        mode=mode,
+        labels=labels.long(),
+        maps=maps,
+        start=start,
+        bounces=attention.grid.to_map(steps),
+        rank=token_rank(attention.chain),
+        sets=sets,
+        attention=attention,
+    )
