@@ -11,7 +11,7 @@ from attnchain.cli.options import (
     Size,
     parse_layers,
 )
-from attnchain.cli.output import Clock, Outputs, report, working
+from attnchain.cli.output import Clock, Outputs, report, save_figure, working
 
 
 def heads(  # noqa: PLR0917  (one parameter for each option)
@@ -39,7 +39,7 @@ def heads(  # noqa: PLR0917  (one parameter for each option)
             lambda2 = attention.lambda2
         clock.lap("heads")
         axes = plot_heads(lambda2, attention.layers)
-        axes.figure.savefig(outputs.path("-heads.png"), dpi=110)
+        save_figure(axes, outputs.path("-heads.png"))
         payload = {
             "image": str(image),
             "model": attention.model_name,

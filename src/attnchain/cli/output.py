@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import typer
@@ -18,6 +18,10 @@ from torch import Tensor
 
 from attnchain.errors import OutputError
 from attnchain.plot import segment_colors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -108,6 +112,15 @@ def save_map(values: Tensor, path: Path) -> None:
 
     grey = (values.cpu().numpy() * 255).round().astype(np.uint8)
     Image.fromarray(grey).save(path)
+
+
+def save_figure(drawn: "Figure | Axes", path: Path) -> None:
+    """A figure, or the one that holds the axes, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+    if figure is not None:
+        figure.savefig(path, dpi=110)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from attnchain.cli.options import (
     Size,
     parse_layers,
 )
-from attnchain.cli.output import Clock, Outputs, report, save_map, working
+from attnchain.cli.output import Clock, Outputs, report, save_figure, save_map, working
 
 
 def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
@@ -57,8 +57,7 @@ def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         share = attention.grid.to_map(found.distribution)
         large = unit_range(enlarge(share, **attention.size))
         save_map(large, outputs.path("-rank-map.png"))
-        axes = found.plot(attention.grid)
-        axes.figure.savefig(outputs.path("-rank.png"), dpi=110)
+        save_figure(found.plot(attention.grid), outputs.path("-rank.png"))
         clock.lap("write")
         best = [
             {

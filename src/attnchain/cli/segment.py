@@ -20,6 +20,7 @@ from attnchain.cli.output import (
     Clock,
     Outputs,
     report,
+    save_figure,
     save_labels,
     save_map,
     working,
@@ -79,7 +80,7 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         save_labels(result.labels, outputs.path("-segments.png"))
         if result.sets is None:
             save_map(result.maps[0], outputs.path("-map.png"))
-        result.plot().savefig(outputs.path("-figure.png"), dpi=110)
+        save_figure(result.plot(), outputs.path("-figure.png"))
         clock.lap("write")
         payload = {"image": str(image), "settings": asked, **_payload(result)}
         payload["seconds"] = clock.laps

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.capturing import AttentionRecord, TokenGrid, capture
-from attnchain.errors import GridError
+from attnchain.errors import GridError, UnsupportedModelError
 from attnchain.markov import mix, second_eigenvalue
 from attnchain.operators import AbstractTransition, AttentionTransition, stored
 
@@ -85,6 +85,7 @@ def read_attention(
     Raises:
         SiteNotFoundError: The model has no such layer.
         GridError: The picture becomes a single patch: there is nothing to walk to.
+        UnsupportedModelError: The model's attention is masked.
     """
     pixels = model.pixels(picture, size=size)
     grid = model.grid(pixels)
@@ -101,7 +102,7 @@ def read_attention(
         picture=picture,
         grid=TokenGrid(grid.rows, grid.columns),
         layers=tuple(record.site.layer for record in records),
-        heads=tuple(r.transition().restrict(grid.patches)[0] for r in records),
+        heads=tuple(_patch_heads(record, grid) for record in records),
         class_rows=tuple(_class_row(r, grid) for r in records if grid.prefix),
         model_name=model.name,
         model_note=model.note,
@@ -112,3 +113,12 @@ def _class_row(record: AttentionRecord, grid: TokenGrid) -> Float[Tensor, "heads
     """The class token's attention over the patches, softmax over them alone."""
     first = record.q[0, :, :1].float() * record.scale
     return (first @ record.k[0, :, grid.patches].float().mT).softmax(-1)[:, 0]
+
+
+def _patch_heads(record: AttentionRecord, grid: TokenGrid) -> AttentionTransition:
+    """The heads of the one picture, over its patches."""
+    if record.mask is not None or record.causal:
+        message = f"{record.site} masks attention; reading a picture needs it unmasked"
+        raise UnsupportedModelError(message)
+    patches = (0, slice(None), grid.patches)
+    return AttentionTransition(record.q[patches], record.k[patches], scale=record.scale)
