@@ -101,8 +101,10 @@ def torch_weights(tiny):
 
 
 def joint_projections(tiny):
-    """softmax of the normalised projections of both streams, rotated by hand"""
-    modules = [m for n, m in tiny.model.named_modules() if n.endswith(("attn", "attn2"))]
+    """softmax of the hooked projections of both streams, rotated as in FLUX"""
+    modules = [
+        m for n, m in tiny.model.named_modules() if n.endswith(("attn", "attn2"))
+    ]
     matrices = []
     for module in modules:
         parts, given = {}, {}

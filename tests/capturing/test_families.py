@@ -110,7 +110,7 @@ def test_a_grid_by_hand_may_depend_on_the_module():
 def test_a_grid_of_another_length_is_refused():
     case = CASES[IDS.index("torch nn.TransformerEncoder")]
     attention = captured(case.build(), grid=TokenGrid(2, 2))
-    with pytest.raises(GridError, match="4 tokens where there are 7"):
+    with pytest.raises(GridError, match="2 x 2 patches are 4 tokens where there are 7"):
         _ = attention.grid
 
 

@@ -36,15 +36,17 @@ class Call(NamedTuple):
         value = self.argument(name)
         return value if isinstance(value, Tensor) else None
 
-    def second_sequence(self) -> Tensor | None:
-        """Returns the other sequence whose tokens the module attends to, if any."""
+    def second_length(self) -> int | None:
+        """Returns the length of the other sequence that is attended to, if any."""
         if isinstance(self.module, nn.MultiheadAttention):
             query, key = self.tensor("query"), self.tensor("key")
-            return None if key is query else key
+            if key is None or key is query:
+                return None
+            return key.shape[1 if self.module.batch_first and key.ndim == 3 else 0]
         for name in SECOND_SEQUENCE:
             found = self.tensor(name)
             if found is not None:
-                return found
+                return found.shape[-2]
         return None
 
 

@@ -60,13 +60,6 @@ class Denoising:
         )
         raise UnsupportedModelError(message)
 
-    @property
-    def n_steps(self) -> int | None:
-        """Number of steps of the running call."""
-        scheduler = self.pipeline.scheduler
-        first = getattr(scheduler, "begin_index", None) or 0
-        return len(scheduler.timesteps) - first
-
     @contextmanager
     def following(self) -> Iterator[None]:
         """Counts the scheduler's steps, and lets it alone afterwards."""

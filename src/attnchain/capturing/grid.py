@@ -53,7 +53,7 @@ class TokenGrid:
     def __post_init__(self) -> None:
         counts = (self.rows, self.columns, self.prefix, self.suffix)
         if min(counts) < 0 or min(self.windows) < 1:
-            raise GridError(f"sizes of a token grid must be >= 0, but it is {self}")
+            raise GridError(f"sizes of a token grid must be >= 0: {self!r}")
         inside = range(self.prefix, self.prefix + self.n_patches)
         if self.text and (
             self.text.step != 1
@@ -65,6 +65,21 @@ class TokenGrid:
                 f"{self.suffix} suffix tokens, but they are {self.text}"
             )
             raise GridError(message)
+
+    def __str__(self) -> str:
+        """Returns the layout in words: `1 special + 4 x 6 patches`."""
+        ahead = self.text and self.text.start < self.prefix
+        after = self.text and not ahead
+        parts = [
+            f"{self.prefix} {'text' if ahead else 'special'}" if self.prefix else "",
+            f"{self.rows} x {self.columns} patches" if self.n_patches else "",
+            f"{self.suffix} {'text' if after else 'special'}" if self.suffix else "",
+        ]
+        words = " + ".join(part for part in parts if part)
+        if self.windows == (1, 1):
+            return words
+        shifted = f" shifted by {self.shift}" if any(self.shift) else ""
+        return f"{words} in {self.windows[0]} x {self.windows[1]} windows{shifted}"
 
     @classmethod
     def of_text(cls, n_tokens: int) -> "TokenGrid":
@@ -124,7 +139,7 @@ class TokenGrid:
             GridError: The last axis has neither length, or there are no patches.
         """
         if self.n_patches == 0:
-            raise GridError(f"a sequence without patches has no map: {self}")
+            raise GridError(f"a sequence of {self} has no map")
         if values.shape[-1] == self.n_tokens:
             values = values[..., self.patches]
         if values.shape[-1] != self.n_patches:

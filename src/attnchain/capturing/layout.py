@@ -69,4 +69,4 @@ class Layout:
 def _fitted(grid: TokenGrid | str, n_tokens: int) -> TokenGrid | str:
     if isinstance(grid, str) or grid.n_tokens == n_tokens:
         return grid
-    return f"{grid} has {grid.n_tokens} tokens where there are {n_tokens}"
+    return f"{grid} are {grid.n_tokens} tokens where there are {n_tokens}"

@@ -64,7 +64,7 @@ def _frames(_call: Call, _site: Call, n_queries: int, n_keys: int) -> Layout:
 
 def _whisper_decoder(_: Call, site: Call, n_queries: int, n_keys: int) -> Layout:
     text = TokenGrid.of_text(n_queries)
-    if site.second_sequence() is None:
+    if site.second_length() is None:
         return Layout(text, TokenGrid.of_text(n_keys))
     return Layout(text, TokenGrid(1, n_keys))
 
@@ -125,7 +125,7 @@ def _latents(call: Call, site: Call, _: int, n_keys: int) -> Layout:
 
 def _to_text(grid: TokenGrid, site: Call, n_keys: int) -> Layout:
     """One sequence, or cross-attention from it to text."""
-    if site.second_sequence() is None:
+    if site.second_length() is None:
         return Layout.of(grid)
     return Layout(grid, TokenGrid.of_text(n_keys))
 

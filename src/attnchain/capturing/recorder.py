@@ -139,7 +139,8 @@ class Recorder:
             result.n_layers[kind] += 1
         step = None
         if self.denoising is not None:
-            step, result.n_steps = self.denoising.step, self.denoising.n_steps
+            step = self.denoising.step
+            result.n_steps = max(result.n_steps, step + 1)
         layer = self._layers[occurrence]
         return AttentionSite(layer, call.name, kind, self.forward, step)
 
@@ -149,11 +150,11 @@ def _kind(call: Call, layout: Layout, seen: Seen) -> Kind:
     if layout.is_joint:
         return "joint"
     n_queries, n_keys = seen.lengths
-    other = call.second_sequence()
+    other = call.second_length()
     if other is None:
         cached = call.kwargs.get("past_key_values") is not None
         return "self" if n_queries == n_keys or cached else "cross"
-    return "joint" if n_queries == n_keys != other.shape[1] else "cross"
+    return "joint" if n_queries == n_keys != other else "cross"
 
 
 def _plain(name: str) -> str:

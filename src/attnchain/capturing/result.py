@@ -19,13 +19,13 @@ class CapturedAttention:
     Attributes:
         records: All records kept, in order of execution.
         n_layers: For each kind of attention, how many sites the model has.
-        n_steps: Denoising steps seen; None outside a diffusion pipeline.
+        n_steps: Denoising steps seen; 0 outside a diffusion pipeline.
     """
 
     def __init__(self) -> None:
         self.records: list[AbstractRecord] = []
         self.n_layers: Counter[Kind] = Counter()
-        self.n_steps: int | None = None
+        self.n_steps = 0
 
     def __len__(self) -> int:
         return len(self.records)

@@ -92,7 +92,7 @@ class Copier:
 
     keep: Keep
     device: torch.device | str | None
-    last_mask: tuple[Tensor | None, Tensor | None] = (None, None)
+    last_mask: tuple[Tensor, int, Tensor] | None = None
 
     def record(self, site: AttentionSite, seen: Seen, layout: Layout) -> AbstractRecord:
         """Returns a record of the call in the form asked for."""
@@ -125,10 +125,13 @@ class Copier:
         """Copies a mask once for all layers it is given to."""
         if mask is None:
             return None
-        original, copy = self.last_mask
-        if original is None or not _is_same(original, mask):
-            copy = self._copy(mask)
-            self.last_mask = (mask, copy)
+        version = -1 if mask.is_inference() else mask._version
+        if self.last_mask is not None and version >= 0:
+            original, copied_version, copy = self.last_mask
+            if version == copied_version and _is_same_view(original, mask):
+                return copy
+        copy = self._copy(mask)
+        self.last_mask = (mask, version, copy)
         return copy
 
 
@@ -152,11 +155,9 @@ def _mask_axes(mask: Tensor, q: Tensor) -> Tensor:
     return mask
 
 
-def _is_same(mask: Tensor, other: Tensor) -> bool:
-    """Tells whether two views show the same memory in the same way."""
+def _is_same_view(mask: Tensor, other: Tensor) -> bool:
     return (
         mask.data_ptr() == other.data_ptr()
         and mask.shape == other.shape
         and mask.stride() == other.stride()
-        and (mask.is_inference() or mask._version == other._version)
     )

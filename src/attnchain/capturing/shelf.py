@@ -12,8 +12,8 @@ from attnchain.errors import CaptureBudgetError
 class Shelf:
     """Fills a result with what was chosen, and no more bytes than allowed.
 
-    A layer counted from the end is not known to be chosen before the model has run.
-    Until then the last few layers are kept and the rest is let go on the way.
+    A layer or step counted from the end is not known to be chosen before the model
+    has run. Until then the last few are kept and the rest is let go on the way.
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class Shelf:
         """
         return (
             self.choice.fits_place(site.name, site.kind)
-            and self.choice.fits_step(site.step, self.result.n_steps)
-            and self._may_fit(site)
+            and self.choice.branch in (None, site.branch)
+            and self._fits(site, yet=True)
             and layout.fits_resolution(site, self.choice.resolution)
         )
 
@@ -45,7 +45,7 @@ class Shelf:
         Raises:
             CaptureBudgetError: It does not fit.
         """
-        self.keep_only(lambda record: self._may_fit(record.site))
+        self._keep_fitting(yet=True)
         if self.held + nbytes > self.max_bytes:
             message = (
                 f"keeping {site} takes {nbytes:,} bytes; with the {self.held:,} bytes "
@@ -57,26 +57,18 @@ class Shelf:
         self.held += nbytes
         self.result.records.append(make())
 
-    def keep_only(self, wanted: Callable[[AbstractRecord], bool]) -> None:
-        """Lets go of the records that are not wanted."""
-        records = self.result.records
-        dropped = [record for record in records if not wanted(record)]
-        if dropped:
-            self.held -= sum(record.nbytes for record in dropped)
-            records[:] = [record for record in records if wanted(record)]
-
     def close(self) -> None:
-        """Lets go of layers that turned out not to be chosen."""
-        n_layers = self.result.n_layers
-        self.keep_only(
-            lambda record: self.choice.fits_layer(
-                record.site.layer, n_layers[record.site.kind]
-            )
-        )
+        """Lets go of layers and steps that turned out not to be chosen."""
+        self._keep_fitting(yet=False)
 
-    def _may_fit(self, site: AttentionSite) -> bool:
-        n_layers = self.result.n_layers[site.kind]
-        return (
-            self.choice.fits_layer(site.layer, n_layers)
-            or site.layer >= n_layers - self.choice.depth
-        )
+    def _keep_fitting(self, *, yet: bool) -> None:
+        kept = [r for r in self.result.records if self._fits(r.site, yet=yet)]
+        if len(kept) < len(self.result.records):
+            self.result.records[:] = kept
+            self.held = self.result.nbytes
+
+    def _fits(self, site: AttentionSite, *, yet: bool) -> bool:
+        n_layers, n_steps = self.result.n_layers[site.kind], self.result.n_steps
+        return self.choice.fits_layer(
+            site.layer, n_layers, yet=yet
+        ) and self.choice.fits_step(site.step, n_steps, yet=yet)

@@ -101,20 +101,21 @@ class Choice:
         """Tells whether a module's name is chosen."""
         return self.name is None or fnmatchcase(name, self.name)
 
-    def fits_layer(self, layer: int, n_layers: int) -> bool:
-        """Tells whether a layer is chosen, counted from either end."""
-        return _is_in(self.layers, layer, n_layers)
+    def fits_layer(self, layer: int, n_layers: int, *, yet: bool = False) -> bool:
+        """Tells whether a layer is chosen, counted from either end.
 
-    def fits_step(self, step: int | None, n_steps: int | None) -> bool:
-        """Tells whether a denoising step is chosen, counted from either end."""
-        if self.steps is None:
-            return True
-        return step is not None and _is_in(self.steps, step, n_steps)
+        Args:
+            layer: Number of the layer.
+            n_layers: How many layers there are, or were seen so far.
+            yet: Whether more may follow, so that a layer may yet be one of the last.
+        """
+        return _fits(self.layers, layer, n_layers, yet=yet)
 
-    @property
-    def depth(self) -> int:
-        """How many of the last layers may yet be chosen by a negative number."""
-        return max((-layer for layer in self.layers or () if layer < 0), default=0)
+    def fits_step(self, step: int | None, n_steps: int, *, yet: bool = False) -> bool:
+        """Tells whether a denoising step is chosen; arguments as for `fits_layer`."""
+        if step is None:
+            return self.steps is None
+        return _fits(self.steps, step, n_steps, yet=yet)
 
 
 def _as_numbers(numbers: Numbers) -> tuple[int, ...] | None:
@@ -123,10 +124,12 @@ def _as_numbers(numbers: Numbers) -> tuple[int, ...] | None:
     return (numbers,) if isinstance(numbers, int) else tuple(numbers)
 
 
-def _is_in(numbers: tuple[int, ...] | None, number: int, total: int | None) -> bool:
-    if numbers is None or number in numbers:
+def _fits(
+    numbers: tuple[int, ...] | None, number: int, total: int, *, yet: bool
+) -> bool:
+    if numbers is None or number in numbers or number - total in numbers:
         return True
-    return total is not None and number - total in numbers
+    return yet and number - total >= min(numbers)
 
 
 def listed(names: Iterable[object]) -> str:

@@ -3,10 +3,11 @@
 Each builder returns a `TinyModel`: a model in evaluation mode and an input, with
 weights large enough for attention to be far from uniform.
 
-* `vision`: ViT, DINOv2, DINOv3, CLIP, SigLIP, Swin; timm ViT, DeiT, EVA, Swin; open_clip
+* `vision`: ViT, DINOv2, DINOv3, DeiT, CLIP, SigLIP, Swin; timm; open_clip
 * `text`: BERT, CLIP text, Llama, T5, Whisper; torch's encoder; a module of one's own
 * `diffusion`: the UNets of DDPM, SD 1 and SDXL; SD 3.5, FLUX.1, DiT, PixArt
-* `pipelines`: diffusers pipelines around them, with tokenizers made on the spot
+* `pipelines`: diffusers pipelines around them
+* `tokenizers`: tokenizers like those of CLIP and T5, made on the spot
 """
 
 from attnchain.testing.models.shim import importable_torchvision

@@ -17,7 +17,8 @@ TRANSFORMER: dict[str, Any] = {
 }
 
 
-def _diffusers(name: str, **options: Any) -> Any:
+def build(name: str, **options: Any) -> Any:
+    """Returns an object of diffusers, from the name of its class and its options."""
     importable_torchvision()
     import diffusers
 
@@ -26,7 +27,7 @@ def _diffusers(name: str, **options: Any) -> Any:
 
 def ddpm_unet() -> TinyModel:
     """Returns the UNet of DDPM, with self-attention at the lower resolution."""
-    model = _diffusers(
+    model = build(
         "UNet2DModel",
         sample_size=8,
         block_out_channels=(8, 16),
@@ -41,7 +42,7 @@ def ddpm_unet() -> TinyModel:
 
 def sd_unet(**options: Any) -> TinyModel:
     """Returns the UNet of Stable Diffusion 1: self- and cross-attention, two levels."""
-    model = _diffusers(
+    model = build(
         "UNet2DConditionModel",
         **{
             "sample_size": 8,
@@ -75,8 +76,8 @@ def sdxl_unet(**options: Any) -> TinyModel:
 
 
 def sd3_transformer(**options: Any) -> TinyModel:
-    """Returns the transformer of SD 3.5: joint attention, a block with self-attention."""
-    model = _diffusers(
+    """Returns the transformer of SD 3.5: joint attention, one block with self too."""
+    model = build(
         "SD3Transformer2DModel",
         **{
             **TRANSFORMER,
@@ -98,7 +99,7 @@ def sd3_transformer(**options: Any) -> TinyModel:
 
 def flux_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of FLUX.1: two-stream and single-stream blocks."""
-    model = _diffusers(
+    model = build(
         "FluxTransformer2DModel",
         **{
             **TRANSFORMER,
@@ -127,7 +128,7 @@ def flux_transformer(**options: Any) -> TinyModel:
 
 def dit_transformer(**options: Any) -> TinyModel:
     """Returns a DiT, guided by class numbers."""
-    model = _diffusers(
+    model = build(
         "DiTTransformer2DModel",
         **{
             **TRANSFORMER,
@@ -145,7 +146,7 @@ def dit_transformer(**options: Any) -> TinyModel:
 
 def pixart_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of PixArt: self-attention, then cross-attention."""
-    model = _diffusers(
+    model = build(
         "PixArtTransformer2DModel",
         **{
             **TRANSFORMER,

@@ -15,9 +15,7 @@ VOCABULARY = 64
 
 def _silent(name: str, **parts: Any) -> Any:
     """A pipeline without a progress bar."""
-    import diffusers
-
-    pipeline = getattr(diffusers, name)(**parts)
+    pipeline = diffusion.build(name, **parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -27,12 +25,8 @@ def _random(model: nn.Module) -> Any:
 
 
 def _decoder() -> Any:
-    importable_torchvision()
-    from diffusers import AutoencoderKL
-
-    return _random(
-        AutoencoderKL(block_out_channels=(4,), latent_channels=4, norm_num_groups=2)
-    )
+    sizes = {"block_out_channels": (4,), "latent_channels": 4, "norm_num_groups": 2}
+    return _random(diffusion.build("AutoencoderKL", **sizes))
 
 
 def _clip(*, projection: bool = False) -> Any:
@@ -77,15 +71,13 @@ def _t5() -> Any:
 def stable_diffusion() -> Any:
     """Returns Stable Diffusion 1: UNet, CLIP, batched guidance."""
     unet = diffusion.sd_unet(cross_attention_dim=CLIP_WIDTH).model
-    from diffusers import DDIMScheduler
-
     return _silent(
         "StableDiffusionPipeline",
         unet=unet,
         vae=_decoder(),
         text_encoder=_clip(),
         tokenizer=clip_tokenizer(),
-        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        scheduler=diffusion.build("DDIMScheduler", clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -98,8 +90,6 @@ def stable_diffusion_xl() -> Any:
         cross_attention_dim=2 * CLIP_WIDTH,
         projection_class_embeddings_input_dim=6 * 4 + CLIP_WIDTH,
     ).model
-    from diffusers import EulerDiscreteScheduler
-
     return _silent(
         "StableDiffusionXLPipeline",
         unet=unet,
@@ -108,7 +98,7 @@ def stable_diffusion_xl() -> Any:
         text_encoder_2=_clip(projection=True),
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(),
-        scheduler=EulerDiscreteScheduler(),
+        scheduler=diffusion.build("EulerDiscreteScheduler"),
         add_watermarker=False,
     )
 
@@ -118,8 +108,6 @@ def stable_diffusion_3() -> Any:
     transformer = diffusion.sd3_transformer(
         joint_attention_dim=T5_WIDTH, pooled_projection_dim=2 * CLIP_WIDTH
     ).model
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     return _silent(
         "StableDiffusion3Pipeline",
         transformer=transformer,
@@ -130,7 +118,7 @@ def stable_diffusion_3() -> Any:
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(),
         tokenizer_3=t5_tokenizer(),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        scheduler=diffusion.build("FlowMatchEulerDiscreteScheduler"),
     )
 
 
@@ -141,8 +129,6 @@ def flux() -> Any:
         joint_attention_dim=T5_WIDTH,
         pooled_projection_dim=CLIP_WIDTH,
     ).model
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     return _silent(
         "FluxPipeline",
         transformer=transformer,
@@ -151,41 +137,37 @@ def flux() -> Any:
         text_encoder_2=_t5(),
         tokenizer=clip_tokenizer(),
         tokenizer_2=t5_tokenizer(),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
+        scheduler=diffusion.build("FlowMatchEulerDiscreteScheduler"),
     )
 
 
 def dit() -> Any:
     """Returns DiT: class numbers instead of text, batched guidance."""
     transformer = diffusion.dit_transformer(num_embeds_ada_norm=1000).model
-    from diffusers import DDIMScheduler
-
     return _silent(
         "DiTPipeline",
         transformer=transformer,
         vae=_decoder(),
-        scheduler=DDIMScheduler(clip_sample=False),
+        scheduler=diffusion.build("DDIMScheduler", clip_sample=False),
     )
 
 
 def pixart() -> Any:
     """Returns PixArt-alpha: self-attention, cross-attention to T5, batched guidance."""
     transformer = diffusion.pixart_transformer(caption_channels=T5_WIDTH).model
-    from diffusers import DPMSolverMultistepScheduler
-
     return _silent(
         "PixArtAlphaPipeline",
         transformer=transformer,
         vae=_decoder(),
         text_encoder=_t5(),
         tokenizer=t5_tokenizer(),
-        scheduler=DPMSolverMultistepScheduler(),
+        scheduler=diffusion.build("DPMSolverMultistepScheduler"),
     )
 
 
 def ddpm() -> Any:
     """Returns DDPM: a UNet and nothing else."""
     unet = diffusion.ddpm_unet().model
-    from diffusers import DDPMScheduler
-
-    return _silent("DDPMPipeline", unet=unet, scheduler=DDPMScheduler())
+    return _silent(
+        "DDPMPipeline", unet=unet, scheduler=diffusion.build("DDPMScheduler")
+    )

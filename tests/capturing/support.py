@@ -1,0 +1,82 @@
+"""Writes docs/support.md from the cases, by running them: `python -m` this module."""
+
+from pathlib import Path
+
+import torch
+from tests.capturing.cases import CASES
+from tests.capturing.test_families import tensors
+from tests.capturing.test_pipelines import RUNS
+
+from attnchain.capturing import TokenGrid, capture
+from attnchain.testing.models import pipelines
+
+PAGE = Path(__file__).parents[2] / "docs" / "support.md"
+
+HEAD = """# Supported models
+
+This page is written by `python -m tests.capturing.support`, which runs every case of
+`tests/capturing/cases.py`; a test fails when it is out of date. Every row is a tiny
+model with random weights, built from its configuration, whose captured attention was
+compared with an independent answer. "Outputs" says whether the model's outputs with
+and without capture are the same to the last bit, or agree to rounding because capture
+switches from the library's own path to torch's fused attention.
+
+| Library | Family | Class | Sites | Token layouts | Compared with | Largest difference | Outputs |
+|---|---|---|---|---|---|---|---|
+"""
+
+TAIL = """
+Diffusion pipelines are captured as a whole, their steps counted and batches split into
+the sides of classifier-free guidance: {pipelines}
+(`tests/capturing/test_pipelines.py`). In any other pipeline steps are counted, but
+batches are not split.
+
+Any other PyTorch module is captured wherever it calls
+`torch.nn.functional.scaled_dot_product_attention`, its token layout given by hand.
+Compiled models run uncompiled inside the block. Refused with a message that names the
+switch to use: flash-attention, flex-attention, sage-attention and xFormers back ends,
+scripted modules, and modules that compute the softmax by hand.
+"""
+
+
+def row(case):
+    """One line of the table, from running the case."""
+    tiny = case.build()
+    matrices, plain = case.reference(tiny), tensors(tiny.run())
+    with capture(tiny.model) as attention:
+        watched = tensors(tiny.run())
+    grids = dict.fromkeys(
+        str(r.layout.queries) if isinstance(r.layout.queries, TokenGrid) else "by hand"
+        for r in attention
+    )
+    cells = (
+        case.library,
+        case.family,
+        f"`{type(tiny.model).__name__}`",
+        ", ".join(f"{n} {kind}" for kind, n in attention.n_layers.items()),
+        "; ".join(grids),
+        case.reference.__doc__,
+        largest_difference(attention, matrices),
+        "same" if all(map(torch.equal, plain, watched)) else "to rounding",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def largest_difference(attention, matrices):
+    """Coarse, so that it reads alike on every machine."""
+    largest = max(
+        float((record.probabilities() - matrix).abs().max())
+        for record, matrix in zip(attention, matrices, strict=True)
+    )
+    return "< 1e-5" if largest < 1e-5 else f"{largest:.0e}"
+
+
+def page():
+    """The whole page."""
+    names = [type(getattr(pipelines, name)()).__name__ for name in RUNS]
+    tail = TAIL.format(pipelines=",\n".join(names))
+    return HEAD + "\n".join(row(case) for case in CASES) + "\n" + tail
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
