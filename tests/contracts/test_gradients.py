@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.operators.cases import queries_and_keys, random_rows
+from tests.operators.builders import queries_and_keys, random_rows
 from torch.autograd import gradcheck
 
 from attnchain.operators import (

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.operators.cases import queries_and_keys
+from tests.operators.builders import queries_and_keys
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tests.operators.cases import CASES, random_rows
-from tests.reference.test_reference import KNOWN
+from tests.operators.builders import random_rows
+from tests.operators.cases import CASES
+from tests.testing.known import KNOWN
 
 from attnchain import reference
 from attnchain.markov import (

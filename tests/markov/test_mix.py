@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.operators.cases import attention, queries_and_keys, random_rows
+from tests.operators.builders import attention, queries_and_keys, random_rows
 
 from attnchain import reference
 from attnchain.errors import NotStochasticError, ShapeError

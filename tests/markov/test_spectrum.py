@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.operators.cases import attention, queries_and_keys, random_rows
-from tests.reference.test_reference import KNOWN
+from tests.operators.builders import attention, queries_and_keys, random_rows
+from tests.testing.known import KNOWN
 
 from attnchain import reference
 from attnchain.errors import ConvergenceError, NumericalWarning, ShapeError

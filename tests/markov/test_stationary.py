@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tests.operators.cases import queries_and_keys, random_rows
+from tests.operators.builders import queries_and_keys, random_rows
 
 from attnchain import reference
 from attnchain.errors import (

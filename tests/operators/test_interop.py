@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.operators.cases import random_rows
+from tests.operators.builders import random_rows
 
 from attnchain.errors import NotStochasticError, ShapeError
 from attnchain.operators import (

@@ -4,7 +4,7 @@ import networkx
 import numpy as np
 import pytest
 import torch
-from tests.operators.cases import random_rows
+from tests.operators.builders import random_rows
 
 from attnchain.markov import stationary
 from attnchain.operators import Damped, as_transition

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.operators.cases import attention, queries_and_keys
+from tests.operators.builders import attention, queries_and_keys
 
 from attnchain import reference
 from attnchain.markov import mix, second_eigenvalue, stationary

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse.linalg
 import torch
-from tests.operators.cases import queries_and_keys
+from tests.operators.builders import queries_and_keys
 
 from attnchain.markov import second_eigenvalue, spectrum, stationary
 from attnchain.operators import (

@@ -24,8 +24,8 @@ def eigenvalues(matrix: Array) -> npt.NDArray[np.complex128]:
 
 
 def second_eigenvalue(matrix: Array) -> complex:
-    """Eigenvalue of second largest modulus, counted with multiplicity."""
-    return complex(eigenvalues(matrix)[1])
+    """Eigenvalue of second largest modulus; 0 for a chain of one state."""
+    return complex(eigenvalues(matrix)[1]) if len(matrix) > 1 else 0j
 
 
 def spectral_gap(matrix: Array) -> float:
@@ -34,7 +34,7 @@ def spectral_gap(matrix: Array) -> float:
 
 
 def relaxation_time(matrix: Array) -> float:
-    """Relaxation time `1 / (1 - |lambda_2|)`, in bounces.
+    """Relaxation time `1 / (1 - |lambda_2|)`, in bounces, for an aperiodic chain.
 
     Sources:
         Levin and Peres, Markov Chains and Mixing Times, 2nd ed., section 12.2.
@@ -43,7 +43,10 @@ def relaxation_time(matrix: Array) -> float:
 
 
 def implied_timescale(matrix: Array) -> float:
-    """Bounces in which the slowest mode shrinks by e: `-1 / ln |lambda_2|`."""
+    """Bounces in which the slowest mode shrinks by e: `-1 / ln |lambda_2|`.
+
+    Defined for `0 < |lambda_2| < 1`.
+    """
     return -1.0 / math.log(abs(second_eigenvalue(matrix)))
 
 
