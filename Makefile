@@ -16,6 +16,7 @@ $(READY): pyproject.toml constraints/cpu.txt
 
 demo: $(READY)  ## segments a picture with the packaged model; needs no model hub
 	$(BIN)/attnchain segment examples/astronaut.png --out out/demo
+	$(BIN)/attnchain page examples/astronaut.png --out out/demo
 
 test: lint types imports tests  ## everything CI checks
 
