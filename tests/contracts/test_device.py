@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from tests.operators.builders import attention, queries_and_keys
 
 from attnchain.markov import second_eigenvalue, stationary
 from attnchain.operators import Damped
-from tests.operators.builders import attention, queries_and_keys
 
 pytestmark = pytest.mark.gpu
 

@@ -175,7 +175,9 @@ def test_damping_scales_every_eigenvalue_but_the_first(matrix, damping):
     )
 
 
+@pytest.mark.filterwarnings("ignore:lambda_2 is ill-conditioned")  # defective ones
 @given(matrices)
+@example(torch.tensor([[3, 6, 6], [3, 7, 5], [3, 7, 5]]).double() / 15)
 def test_the_second_eigenvalue_is_that_of_the_reference(matrix):
     expected = abs(reference.second_eigenvalue(matrix.numpy()))
     found = float(second_eigenvalue(as_transition(matrix)).modulus)
