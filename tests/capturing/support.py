@@ -21,15 +21,26 @@ compared with an independent answer. "Outputs" says whether the model's outputs 
 and without capture are the same to the last bit, or agree to rounding because capture
 switches from the library's own path to torch's fused attention.
 
-| Library | Family | Class | Sites | Token layouts | Compared with | Largest difference | Outputs |
-|---|---|---|---|---|---|---|---|
 """
+
+COLUMNS = (
+    "Library",
+    "Family",
+    "Class",
+    "Sites",
+    "Token layouts",
+    "Compared with",
+    "Largest difference",
+    "Outputs",
+)
 
 TAIL = """
 Diffusion pipelines are captured as a whole, their steps counted and batches split into
-the sides of classifier-free guidance: {pipelines}
-(`tests/capturing/test_pipelines.py`). In any other pipeline steps are counted, but
-batches are not split.
+the sides of classifier-free guidance (`tests/capturing/test_pipelines.py`):
+
+{pipelines}
+
+In any other pipeline steps are counted, but batches are not split.
 
 Any other PyTorch module is captured wherever it calls
 `torch.nn.functional.scaled_dot_product_attention`, its token layout given by hand.
@@ -59,6 +70,11 @@ def row(case):
         largest_difference(attention, matrices),
         "same" if all(map(torch.equal, plain, watched)) else "to rounding",
     )
+    return line(cells)
+
+
+def line(cells):
+    """Cells between bars."""
     return f"| {' | '.join(cells)} |"
 
 
@@ -74,8 +90,10 @@ def largest_difference(attention, matrices):
 def page():
     """The whole page."""
     names = [type(getattr(pipelines, name)()).__name__ for name in RUNS]
-    tail = TAIL.format(pipelines=",\n".join(names))
-    return HEAD + "\n".join(row(case) for case in CASES) + "\n" + tail
+    head = [line(COLUMNS), "|" + "---|" * len(COLUMNS)]
+    table = "\n".join([*head, *(row(case) for case in CASES)])
+    tail = TAIL.format(pipelines="\n".join(f"* {name}" for name in names))
+    return f"{HEAD}{table}\n{tail}"
 
 
 if __name__ == "__main__":
