@@ -21,12 +21,13 @@ class NoiseLevel:
     * "flow_prediction": $\epsilon - x_0$, with $a = 1 - b$.
 
     Args:
-        signal: a, above 0.
-        noise: b, above 0.
+        signal: a, at least 0; above 0 for "epsilon".
+        noise: b, at least 0; above 0 for "sample".
         prediction: What the network predicts.
 
     Raises:
-        ShapeError: An amount is not above 0, or the prediction is unknown.
+        ShapeError: The prediction is unknown, or says nothing about the clean picture
+            or the noise at this level.
 
     Example:
         >>> import torch
@@ -47,10 +48,11 @@ class NoiseLevel:
                 f"{self.prediction!r}"
             )
             raise ShapeError(message)
-        if not (self.signal > 0 and self.noise > 0):
+        needed = {"epsilon": self.signal, "sample": self.noise}.get(self.prediction, 1)
+        if min(self.signal, self.noise) < 0 or needed == 0:
             message = (
-                f"a guided latent needs both signal and noise, but has {self.signal} "
-                f"and {self.noise}; start or stop guidance at another step"
+                f"a network that predicts {self.prediction} cannot be guided at signal "
+                f"{self.signal} and noise {self.noise}; start or stop at another step"
             )
             raise ShapeError(message)
 
@@ -70,7 +72,7 @@ class NoiseLevel:
                 straight flow, or another kind of prediction.
         """
         config = scheduler.config
-        kind = getattr(config, "prediction_type", "epsilon")
+        kind: Any = getattr(config, "prediction_type", "epsilon")
         name = type(scheduler).__name__
         if name.startswith("FlowMatch") or kind == "flow_prediction":
             noise = time / config.num_train_timesteps

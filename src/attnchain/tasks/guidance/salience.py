@@ -128,8 +128,7 @@ class Salience:
             matrices = _matrices(attention)
             mixed = torch.einsum("phij,ph->pij", matrices, weights.to(matrices))
             return [DenseTransition.trusted(mixed)]
-        parts = zip(attention, weights, strict=True)
-        return [Mixture([heads], [weight]) for heads, weight in parts]
+        return [Mixture([attention[i]], [weights[i]]) for i in range(pictures)]
 
     def _bounced(self, chain: AbstractTransition) -> Tensor:
         n = chain.n_states
@@ -144,23 +143,22 @@ class Salience:
         return shares
 
     def _rank(self, chain: AbstractTransition) -> Tensor:
-        if self.damping < 1 and isinstance(chain, DenseTransition):
-            if chain.n_states <= SMALL:
-                return stationary_of_many(
-                    chain.to_dense(),
-                    damping=self.damping,
-                    direction=self.direction,
-                    tolerance=self.tolerance,
-                )
+        together = isinstance(chain, DenseTransition) and chain.n_states <= SMALL
+        if together and self.damping < 1:
+            return stationary_of_many(
+                chain.to_dense(),
+                damping=self.damping,
+                direction=self.direction,
+                tolerance=self.tolerance,
+            )
         damped = oriented(Damped(chain, self.damping), self.direction)
         return stationary(damped, tolerance=self.tolerance).distribution.to(chain.dtype)
 
 
 def _matrices(attention: AbstractTransition) -> Tensor:
     """All matrices at once; attention without a mask is one batched softmax."""
-    plain = isinstance(attention, AttentionTransition) and (
-        attention.mask is None and not attention.causal
-    )
-    if not plain:
+    if not isinstance(attention, AttentionTransition):
+        return attention.to_dense()
+    if attention.mask is not None or attention.causal or attention.scale is None:
         return attention.to_dense()
     return (attention.q * attention.scale @ attention.k.mT).softmax(-1)

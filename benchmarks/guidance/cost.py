@@ -1,0 +1,123 @@
+"""What guidance costs: one denoising step plain, with SAG and with TokenRank.
+
+    python benchmarks/guidance/cost.py --model fashion_dit.safetensors
+
+The three are timed in turn and the median of the ratios is shown, because a shared
+machine changes its pace; state whether it was shared. Without --model a UNet in the
+shape of Stable Diffusion's, a quarter as wide, with random weights is timed too.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from train_dit import build_model, load_model
+
+from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
+from attnchain.testing.models.diffusion import build
+
+METHODS = {
+    "plain": None,
+    "SAG (column sum)": AttentionGuidance.sag(),
+    "TokenRank": AttentionGuidance(),
+    "TokenRank, outgoing": AttentionGuidance(Salience(direction="outgoing")),
+    "TokenRank, lambda_2 heads": AttentionGuidance(Salience(heads="lambda2")),
+}
+
+
+def small_dit(path: Path | None, batch: int):
+    model = load_model(path) if path else build_model()
+    scheduler = build("FlowMatchEulerDiscreteScheduler")
+    scheduler.set_timesteps(4)
+    time_step = scheduler.timesteps[1].expand(batch)
+    label = torch.zeros(batch, dtype=torch.long)
+    return (
+        model,
+        scheduler,
+        lambda: model(
+            torch.randn(batch, 1, 28, 28), timestep=time_step, class_labels=label
+        ),
+    )
+
+
+def quarter_unet(batch: int):
+    """64 x 64 latents, 8 x 8 = 64 tokens in the middle, as in Stable Diffusion 1."""
+    torch.manual_seed(0)
+    model = build(
+        "UNet2DConditionModel",
+        sample_size=64,
+        cross_attention_dim=192,
+        block_out_channels=(80, 160, 320, 320),
+        norm_num_groups=16,
+    )
+    scheduler = build("DDIMScheduler", beta_schedule="scaled_linear")
+    scheduler.set_timesteps(4)
+    text = torch.randn(batch, 77, 192)
+    return (
+        model.eval(),
+        scheduler,
+        lambda: model(
+            torch.randn(batch, 4, 64, 64),
+            scheduler.timesteps[1],
+            encoder_hidden_states=text,
+        ),
+    )
+
+
+@torch.no_grad()
+def measure(model, scheduler, step, *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of one step by method; the first round of each is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    for turn in range(rounds + 1):
+        for name, guidance in METHODS.items():
+            torch.manual_seed(turn)
+            if guidance is None:
+                spent = clocked(step)
+            else:
+                with guide(model, guidance, scheduler=scheduler):
+                    step()
+                    spent = clocked(step)
+            if turn:
+                seconds[name].append(spent)
+    return seconds
+
+
+def clocked(step) -> float:
+    began = time.process_time()
+    step()
+    return time.process_time() - began
+
+
+def report(title: str, seconds: dict[str, list[float]]) -> None:
+    print(
+        f"{title}\n\n| step | ms (median) | times plain | times SAG |\n|---|---|---|---|"
+    )
+    for name, values in seconds.items():
+        ratios = [
+            statistics.median(a / b for a, b in zip(values, seconds[base], strict=True))
+            for base in ("plain", "SAG (column sum)")
+        ]
+        print(
+            f"| {name} | {1e3 * statistics.median(values):.0f} | "
+            f"{ratios[0]:.2f} | {ratios[1]:.3f} |"
+        )
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    measured = measure(*small_dit(args.model, args.batch), rounds=args.rounds)
+    report(f"Fashion-MNIST transformer, {args.batch} pictures", measured)
+    measured = measure(*quarter_unet(1), rounds=max(3, args.rounds // 3))
+    report("UNet like Stable Diffusion 1, a quarter as wide, 1 picture", measured)
+
+
+if __name__ == "__main__":
+    main()
