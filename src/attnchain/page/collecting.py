@@ -1,0 +1,145 @@
+"""From a model and a picture to the data of a page."""
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attnchain.capturing import TokenGrid, capture
+from attnchain.errors import (
+    ConvergenceError,
+    GridError,
+    ReducibleChainError,
+    ShapeError,
+    UnsupportedModelError,
+)
+from attnchain.markov import MetastableSets, metastable_sets, mix, second_eigenvalue
+from attnchain.models import LoadedModel
+from attnchain.models.pictures import to_rgb
+from attnchain.operators import (
+    AbstractTransition,
+    AttentionTransition,
+    DenseTransition,
+)
+from attnchain.page.data import PageData
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LONGER_SIDE = 448
+MAX_NUMBERS = 9_600_000
+"""Query and key entries that fit a page of 15 MB: 72 heads of 64, 1,024 patches."""
+MAX_SETS = 8
+SHOWN_SIDE = 1024
+
+
+def collect(
+    model: LoadedModel,
+    picture: "Image",
+    *,
+    title: str = "picture",
+    size: int | None = None,
+) -> PageData:
+    """Run a model on a picture and gather the chains of all heads over its patches.
+
+    Class, register and other special tokens are removed: every row is the softmax over
+    the patches alone. The page opens with the |lambda_2|-weighted mixture of the last
+    quarter of the layers, and its metastable sets are computed here.
+
+    Args:
+        model: What `attnchain.models.load` returns.
+        picture: A Pillow picture.
+        title: Heading of the page.
+        size: Longer side the model sees, in pixels; by default 448, or less where the
+            model has so many heads that the page would exceed 15 MB.
+
+    Returns:
+        The data of one page.
+
+    Raises:
+        ImageError: This is no Pillow picture, or its pixels have no defined range.
+        GridError: The size is less than one patch, or the picture has one patch only.
+        UnsupportedModelError: Attention is not a plain softmax of queries and keys.
+        ConvergenceError: The second eigenvalue of a head was not found.
+
+    Cost:
+        One run of the model and |lambda_2| of each head: about 15 seconds on one core
+        for 72 heads and 1,024 patches.
+    """
+    grid, layers = _chains(model, picture, size or LONGER_SIDE)
+    numbers = sum(layer.q.numel() + layer.k.numel() for layer in layers)
+    if size is None and numbers > MAX_NUMBERS:
+        fitting = int(LONGER_SIDE * math.sqrt(MAX_NUMBERS / numbers))
+        grid, layers = _chains(model, picture, max(fitting, 2 * model.patch_size))
+    if grid.n_patches < 2:
+        message = f"a page needs at least two patches, but the picture has {grid}"
+        raise GridError(message)
+    lambda2 = torch.stack([second_eigenvalue(layer).modulus for layer in layers])
+    mixed = range(len(layers) - math.ceil(len(layers) / 4), len(layers))
+    sets, proposed = _sets(_mixture([layers[i] for i in mixed], lambda2[mixed.start :]))
+    return PageData(
+        title=title,
+        model=model.name,
+        note=model.note,
+        picture=_shown(picture),
+        grid=grid,
+        layers=layers,
+        lambda2=lambda2,
+        mixed_layers=tuple(mixed),
+        sets=sets,
+        proposed_sets=proposed,
+    )
+
+
+def _chains(
+    model: LoadedModel, picture: "Image", size: int
+) -> tuple[TokenGrid, tuple[AttentionTransition, ...]]:
+    """Run the model and keep its patch-to-patch attention, one batch per layer."""
+    pixels = model.pixels(picture, size=size)
+    grid = model.grid(pixels)
+    with torch.no_grad(), capture(model.model) as attention:
+        model.model(pixels)
+    layers = []
+    for record in attention.matching():
+        chain = record.transition()
+        plain = isinstance(chain, AttentionTransition) and chain.mask is None
+        if not plain or chain.causal or chain.n_states != grid.n_tokens:
+            message = (
+                f"{record.site} of {model.name!r} is not a plain softmax over the "
+                f"{grid.n_tokens} tokens of the picture; a page needs that"
+            )
+            raise UnsupportedModelError(message)
+        layers.append(chain[0].restrict(grid.patches).to("cpu"))
+    return grid, tuple(layers)
+
+
+def _mixture(
+    layers: list[AttentionTransition], lambda2: Tensor
+) -> AbstractTransition:
+    """The mixture as one stored chain: its products are needed hundreds of times."""
+    weights = lambda2.double() / lambda2.double().sum()
+    return DenseTransition(mix(layers, list(weights)).to_dense())
+
+
+def _sets(
+    mixture: AbstractTransition,
+) -> tuple[tuple[MetastableSets, ...], int | None]:
+    """Sets for every number that splits no complex pair, and the number proposed."""
+    try:
+        proposed = metastable_sets(mixture, max_count=MAX_SETS).coarse.shape[0]
+    except (ReducibleChainError, ConvergenceError):
+        return (), None
+    found = []
+    for count in range(2, min(MAX_SETS, mixture.n_states) + 1):
+        with suppress(ShapeError, ConvergenceError):
+            found.append(metastable_sets(mixture, count))
+    return tuple(found), proposed
+
+
+def _shown(picture: "Image") -> "Image":
+    """The picture as the page shows it: RGB, not larger than needed."""
+    shown = to_rgb(picture)
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return shown

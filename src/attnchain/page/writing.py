@@ -1,0 +1,165 @@
+"""The page as one HTML file: style, scripts, picture and chains inside."""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import secrets
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from attnchain.errors import OutputError
+from attnchain.markov import MetastableSets
+from attnchain.page.data import PageData
+from attnchain.page.packing import pack_heads, store_heads
+
+MAX_BYTES = 15_000_000
+SCRIPTS = (
+    *("chain", "worker", "walker", "colours", "stage", "heads", "panels"),
+    *("show", "png", "controls", "main"),
+)
+
+
+def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
+    """Write one self-contained HTML file; it appears whole or not at all.
+
+    Args:
+        path: The file; its folder must exist.
+        data: What `collect` returned.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        OutputError: The page would exceed 15 MB, or cannot be written.
+    """
+    file = Path(path)
+    content = page_html(data).encode()
+    if len(content) > MAX_BYTES:
+        message = (
+            f"the page would have {len(content) / 1e6:.1f} MB, at most "
+            f"{MAX_BYTES / 1e6:.0f} are written; give a smaller size than "
+            f"{data.grid} needs"
+        )
+        raise OutputError(message)
+    temporary = file.with_name(f".{file.name}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise OutputError(
+            f"the page cannot be written to {file} ({error.strerror or error})"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return file
+
+
+def page_html(data: PageData) -> str:
+    """Return the page as text.
+
+    Args:
+        data: What `collect` returned.
+    """
+    stored = [store_heads(layer) for layer in data.layers]
+    error = max(head.error for heads in stored for head in heads)
+    scripts = [_text(f"js/{name}.js") for name in SCRIPTS]
+    style = _text("page.css")
+    return Template(_text("template.html")).substitute(
+        policy=_policy(scripts, style),
+        style=style,
+        title=html.escape(data.title),
+        model=html.escape(data.model),
+        note=html.escape(data.note),
+        picture=_picture(data),
+        facts=_json(_facts(data, error)),
+        layers="\n".join(
+            f'<script type="application/octet-stream" class="layer">'
+            f"{_base64(pack_heads(heads))}</script>"
+            for heads in stored
+        ),
+        scripts="\n".join(
+            f'<script id="{name}-js">{text}</script>'
+            for name, text in zip(SCRIPTS, scripts, strict=True)
+        ),
+    )
+
+
+def _facts(data: PageData, error: float) -> dict[str, Any]:
+    """Everything the scripts need beside the chains."""
+    heads, _, width = data.layers[0].q.shape
+    return {
+        "title": data.title,
+        "model": data.model,
+        "note": data.note,
+        "rows": data.grid.rows,
+        "columns": data.grid.columns,
+        "removed": data.grid.prefix + data.grid.suffix,
+        "heads": heads,
+        "width": width,
+        "lambda2": [[float(f"{x:.6g}") for x in row] for row in data.lambda2.tolist()],
+        "mixedLayers": list(data.mixed_layers),
+        "largestError": error,
+        "sets": [_set_facts(sets) for sets in data.sets],
+        "proposedSets": data.proposed_sets,
+        "colours": _colours(),
+    }
+
+
+def _set_facts(sets: MetastableSets) -> dict[str, Any]:
+    memberships = (sets.memberships.T * 65535).round().numpy().astype("<u2")
+    return {
+        "count": sets.memberships.shape[1],
+        "labels": sets.labels.tolist(),
+        "memberships": _base64(memberships.tobytes()),
+        "prevalence": sets.prevalence.tolist(),
+        "retention": sets.retention.tolist(),
+    }
+
+
+def _colours() -> str:
+    """The viridis table: 256 colours of six hexadecimal digits."""
+    from matplotlib import colormaps
+
+    table = colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
+    return table.tobytes().hex()
+
+
+def _picture(data: PageData) -> str:
+    stream = io.BytesIO()
+    data.picture.save(stream, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{_base64(stream.getvalue())}"
+
+
+def _policy(scripts: list[str], style: str) -> str:
+    """A content security policy under which the page can load nothing from outside."""
+    allowed = " ".join(_digest(text) for text in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; "
+        "img-src data: blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _text(name: str) -> str:
+    return files("attnchain.page").joinpath(name).read_text("utf-8")
+
