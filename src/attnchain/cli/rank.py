@@ -29,7 +29,7 @@ def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         float, typer.Option(help="Probability of following attention, in (0, 1].")
     ] = 0.99,
     top: Annotated[int, typer.Option(help="How many patches to list.", min=1)] = 10,
-    size: Size = 700,
+    size: Size = 518,
     out: Out = Path("out"),
     json_: Json = False,
 ) -> None:

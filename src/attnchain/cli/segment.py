@@ -11,7 +11,6 @@ from attnchain.cli.options import (
     Model,
     Out,
     Picture,
-    Size,
     parse_layers,
     parse_point,
     parse_sets,
@@ -36,8 +35,13 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     model: Model = "dinov2-small-saliency",
     layers: Layers = None,
     bounces: Annotated[
-        int, typer.Option(help="Bounces for --point and --foreground.", min=1)
-    ] = 2,
+        int | None,
+        typer.Option(
+            help="Bounces: 1 out and back for --point, 2 for --foreground by default.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     point: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +56,14 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     sets: Annotated[
         str, typer.Option(metavar="auto|K", help="Number of metastable sets.")
     ] = "auto",
-    size: Size = 700,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Longer side the model sees, in pixels: 518, or 700 for --foreground.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     out: Out = Path("out"),
     json_: Json = False,
 ) -> None:

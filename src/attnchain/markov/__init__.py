@@ -7,7 +7,7 @@ from attnchain.markov.assessment import (
     is_reversible,
     is_stochastic,
 )
-from attnchain.markov.metastability import metastable_sets
+from attnchain.markov.metastability import coarse_grained, metastable_sets
 from attnchain.markov.mixing import mix
 from attnchain.markov.propagation import propagate
 from attnchain.markov.results import (
@@ -34,6 +34,7 @@ __all__ = [
     "Spectrum",
     "Stationary",
     "closed_classes",
+    "coarse_grained",
     "detailed_balance_error",
     "implied_timescale",
     "is_irreducible",

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from attnchain.checks import check_distribution
 from attnchain.errors import ShapeError
 from attnchain.markov.results import MetastableSets
 from attnchain.markov.spectral import spectrum
@@ -70,9 +71,51 @@ def metastable_sets(
     _check_pair(leading.eigenvalues, m)
     pi = stationary(transition, tolerance=tolerance).distribution
     memberships = _memberships(leading.basis[:, :m].double(), pi)
-    order = (pi @ memberships).argsort(descending=True, stable=True)
-    memberships = memberships[:, order]
     return _summary(chain, pi, memberships, leading.eigenvalues[: m + 1])
+
+
+def coarse_grained(
+    transition: AbstractTransition,
+    memberships: Float[Tensor, "n m"],
+    *,
+    tolerance: float = 1e-4,
+) -> MetastableSets:
+    """What given sets mean to a chain: their prevalence, retention and coarse chain.
+
+    Use it to read sets found on one chain (say, on `forward_backward` of attention)
+    as sets of another (attention itself).
+
+    Args:
+        transition: One chain.
+        memberships: Of its states in the sets; >= 0, rows sum to one.
+        tolerance: L1 error of the stationary distribution.
+
+    Returns:
+        `MetastableSets`, numbered by decreasing prevalence; without eigenvalues.
+
+    Raises:
+        ShapeError: A batch, or memberships of other states.
+        NotStochasticError: A row of memberships is no distribution.
+        ReducibleChainError: The chain is reducible; damp it.
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.3, 0.7]]))
+        >>> coarse_grained(two, torch.eye(2)).retention
+        tensor([0.9000, 0.7000], dtype=torch.float64)
+    """
+    n = transition.n_states
+    if transition.batch_shape or memberships.ndim != 2 or len(memberships) != n:
+        message = (
+            f"coarse_grained takes one chain and memberships (n, m), but got "
+            f"{transition!r} and {tuple(memberships.shape)}"
+        )
+        raise ShapeError(message)
+    check_distribution(memberships, memberships.shape[1], "memberships")
+    pi = stationary(transition, tolerance=tolerance).distribution
+    none = torch.zeros(0, dtype=torch.complex128)
+    return _summary(stored(transition), pi, memberships.double(), none)
 
 
 def largest_gap(eigenvalues: Complex[Tensor, " k"]) -> int:
@@ -109,6 +152,8 @@ def _memberships(basis: Tensor, pi: Tensor) -> Float[Tensor, "n m"]:
 
     Distances are measured in the basis that is orthonormal under pi.
     """
+    if basis.shape[1] == 1:
+        return torch.ones_like(basis)
     root = pi.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
     others = root * basis[:, 1:]
     others = others - root * (root.T @ others)
@@ -135,6 +180,8 @@ def _summary(
     memberships: Tensor,
     eigenvalues: Tensor,
 ) -> MetastableSets:
+    order = (pi @ memberships).argsort(descending=True, stable=True)
+    memberships = memberships[:, order]
     labels = memberships.argmax(-1)
     m = memberships.shape[1]
     prevalence = pi @ memberships

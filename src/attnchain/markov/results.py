@@ -90,7 +90,8 @@ class MetastableSets:
         prevalence: Stationary mass of each set, `(m,)`.
         retention: Probability of staying in the crisp set for one bounce, started
             from the stationary distribution inside it, `(m,)`.
-        eigenvalues: The m + 1 leading eigenvalues the sets were chosen by.
+        eigenvalues: The m + 1 leading eigenvalues the sets were chosen by; empty for
+            sets that were given.
     """
 
     memberships: Float[Tensor, "n m"]

@@ -18,6 +18,7 @@ from attnchain.operators.interop import (
     to_scipy,
 )
 from attnchain.operators.memory import fits_budget
+from attnchain.operators.reversible import forward_backward
 from attnchain.operators.transform import (
     ColumnNormalized,
     Lazy,
@@ -42,6 +43,7 @@ __all__ = [
     "Side",
     "as_transition",
     "fits_budget",
+    "forward_backward",
     "normalize_rows",
     "stored",
     "to_scipy",

@@ -87,7 +87,9 @@ def plot_map(
     """
     ax = ax or new_axes()
     image = ax.imshow(values.detach().cpu().numpy(), cmap=MAP_COLORS)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, label=label)
+    bar = ax.figure.colorbar(
+        image, ax=ax, location="bottom", shrink=0.9, aspect=30, pad=0.03, label=label
+    )
     bar.ax.tick_params(labelsize="small")
     return _framed(ax, title)
 
@@ -124,7 +126,6 @@ def plot_labels(
         handles=patches,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.02),
-        ncols=2,
         fontsize="small",
         frameon=False,
     )

@@ -27,8 +27,9 @@ def segmentation_figure(result: "Segmentation") -> "Figure":
     attention = result.attention
     shown = result.bounces[:_BOUNCES_SHOWN]
     panels = 3 + len(shown)
-    height = 3.0 * attention.picture.height / attention.picture.width + 1.2
-    figure = Figure(figsize=(3.2 * panels, max(2.6, height)), layout="constrained")
+    height = 3.0 * attention.picture.height / attention.picture.width + 1.3
+    size = (3.0 * panels, min(max(2.4, height), 12.0))
+    figure = Figure(figsize=size, layout="constrained")
     axes = iter(figure.subplots(1, panels))
     ax = plot_picture(attention.picture, ax=next(axes), title="picture and start")
     x, y = patch_centre(attention, result.start)

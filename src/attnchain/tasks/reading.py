@@ -12,7 +12,12 @@ from torch import Tensor
 from attnchain.capturing import AttentionRecord, TokenGrid, capture
 from attnchain.errors import GridError, UnsupportedModelError
 from attnchain.markov import mix, second_eigenvalue
-from attnchain.operators import AbstractTransition, AttentionTransition, stored
+from attnchain.operators import (
+    AbstractTransition,
+    AttentionTransition,
+    forward_backward,
+    stored,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,6 +63,11 @@ class PictureAttention:
         total = float(weights.sum())
         return stored(mix(self.heads, [row / total for row in weights]))
 
+    @cached_property
+    def out_and_back(self) -> AbstractTransition:
+        """One step along `chain` and one back, see `forward_backward`."""
+        return stored(forward_backward(self.chain))
+
     @property
     def size(self) -> dict[str, int]:
         """Width and height of the picture in pixels, by name."""
@@ -69,7 +79,7 @@ def read_attention(
     model: "LoadedModel",
     *,
     layers: Sequence[int] | None = None,
-    size: int = 700,
+    size: int = 518,
 ) -> PictureAttention:
     """Runs a model on one picture and keeps the attention among its patches.
 

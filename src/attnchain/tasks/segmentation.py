@@ -1,7 +1,7 @@
 """Zero-shot segmentation of a picture by its own attention."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -9,7 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnchain.errors import GridError, ShapeError
-from attnchain.markov import MetastableSets, metastable_sets, propagate
+from attnchain.markov import (
+    MetastableSets,
+    coarse_grained,
+    metastable_sets,
+    propagate,
+)
 from attnchain.tasks.maps import component, enlarge, otsu_threshold, unit_range
 from attnchain.tasks.ranking import TokenRank, token_rank
 from attnchain.tasks.reading import PictureAttention, read_attention
@@ -73,14 +78,14 @@ def segment(  # noqa: PLR0913  (the options of the command line)
     foreground: bool = False,
     sets: int | None = None,
     layers: Sequence[int] | None = None,
-    bounces: int = 2,
-    size: int = 700,
+    bounces: int | None = None,
+    size: int | None = None,
 ) -> Segmentation:
     """Cuts a picture into segments without training, from its own attention.
 
     * By default into the metastable sets of its patches.
-    * With `point` into the object under that point and the rest: multi-bounce
-      attention from the patch there.
+    * With `point` into the object under that point and the rest: attention from the
+      patch there, out and back.
     * With `foreground` into the main object and the rest: multi-bounce attention to
       what the class token looks at.
 
@@ -91,8 +96,10 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         foreground: Ask for the main object.
         sets: Number of metastable sets; chosen by the chain when not given.
         layers: Layers to read, counted from 0; by default the last two.
-        bounces: Number of bounces for the modes "point" and "foreground".
-        size: Longer side the picture is resized to for the model.
+        bounces: Number of bounces: to the class token's view (2 by default) in mode
+            "foreground", out and back (1 by default) in mode "point".
+        size: Longer side the picture is resized to for the model, in pixels; by
+            default 518, and 700 in mode "foreground", which measured best.
 
     Returns:
         `Segmentation`; its masks have the picture's own size.
@@ -104,18 +111,19 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         GridError: Too few patches, or no class token for "foreground".
     """
     _check_exclusive(point=point, foreground=foreground or None, sets=sets)
-    if bounces != int(bounces) or bounces < 1:
+    if bounces is not None and (bounces != int(bounces) or bounces < 1):
         raise ShapeError(f"bounces must be a whole number >= 1, but is {bounces!r}")
     if model is None:
         from attnchain.models import load
 
         model = load()
     layers = DEFAULT_LAYERS if layers is None else layers
+    size = size or (700 if foreground else 518)
     attention = read_attention(picture, model, layers=layers, size=size)
     if point is not None:
-        return segment_point(attention, point, bounces=bounces)
+        return segment_point(attention, point, bounces=bounces or 1)
     if foreground:
-        return segment_foreground(attention, bounces=bounces)
+        return segment_foreground(attention, bounces=bounces or 2)
     return segment_automatic(attention, sets=sets)
 
 
@@ -131,8 +139,10 @@ def segment_automatic(
 ) -> Segmentation:
     """Metastable sets of the patches as segments.
 
-    Each set's membership map is enlarged to picture size; a pixel belongs to the set
-    of largest membership.
+    The sets are those of `forward_backward(chain)`, where patches belong together
+    that attend to the same things; their prevalence and retention are told for the
+    attention chain itself. Each set's membership map is enlarged to picture size; a
+    pixel belongs to the set of largest membership.
 
     Args:
         attention: What `read_attention` returned.
@@ -141,46 +151,46 @@ def segment_automatic(
     Returns:
         `Segmentation` with `sets`, numbered by decreasing stationary mass.
     """
-    found = metastable_sets(attention.chain, sets)
-    memberships = attention.grid.to_map(found.memberships.T)
-    maps = enlarge(memberships, **attention.size)
+    found = metastable_sets(attention.out_and_back, sets)
+    read = coarse_grained(attention.chain, found.memberships)
+    read = replace(read, eigenvalues=found.eigenvalues)
+    maps = enlarge(attention.grid.to_map(read.memberships.T), **attention.size)
     start = int(token_rank(attention.chain).top(1))
+    labels = maps.argmax(0)
     return _result(
-        attention,
-        "automatic",
-        labels=maps.argmax(0),
-        maps=maps,
-        start=start,
-        sets=found,
+        attention, "automatic", labels=labels, maps=maps, start=start, sets=read
     )
 
 
 def segment_point(
-    attention: PictureAttention, point: Point, *, bounces: int = 2
+    attention: PictureAttention, point: Point, *, bounces: int = 1
 ) -> Segmentation:
-    """The object under a point: where multi-bounce attention from there stays.
+    """The object under a point: what attends to the same things as the patch there.
+
+    $f = S^n e_i$ with S the chain out and back, `forward_backward(chain)`; Otsu's
+    threshold, then the connected region around the point. (A plain push from the
+    patch drifts to popular tokens, and its mass on the object falls with every
+    bounce.)
 
     Args:
         attention: What `read_attention` returned.
         point: (x, y) in pixels of the picture.
-        bounces: Number of bounces.
+        bounces: Number of times n out and back.
 
     Returns:
-        `Segmentation`; the mask is the connected region around the point.
+        `Segmentation`.
 
     Raises:
         ImageError: The point lies outside the picture.
     """
     start = attention.grid.patch_at(*point, **attention.size)
-    indicator = torch.zeros(attention.grid.n_patches)
-    indicator[start] = 1
-    for _ in range(bounces):
-        indicator = attention.chain.pull(indicator)
-    soft = unit_range(enlarge(attention.grid.to_map(indicator), **attention.size))
-    mask = soft > otsu_threshold(soft)
-    near = torch.zeros_like(soft)
-    near[int(point[1]), int(point[0])] = 1
-    mask = component(mask, near)
+    near = propagate(attention.out_and_back, start, bounces)
+    soft = unit_range(enlarge(attention.grid.to_map(near), **attention.size))
+    x, y = int(point[0]), int(point[1])
+    marked = torch.zeros_like(soft)
+    marked[y, x] = 1
+    mask = soft >= min(otsu_threshold(soft), float(soft[y, x]))
+    mask = component(mask, marked)
     return _result(attention, "point", labels=mask, maps=soft[None], start=start)
 
 
@@ -210,7 +220,7 @@ def segment_foreground(
         )
         raise GridError(message)
     seen = attention.class_rows[-1].mean(0)
-    start = int(seen.argmax())
+    start = int(token_rank(attention.chain).top(1))
     for _ in range(bounces):
         seen = attention.chain.pull(seen)
     soft = unit_range(enlarge(attention.grid.to_map(seen), **attention.size))
