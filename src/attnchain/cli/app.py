@@ -7,8 +7,10 @@ import typer
 
 from attnchain import __version__
 from attnchain.cli.heads import heads
+from attnchain.cli.page import page
 from attnchain.cli.rank import rank
 from attnchain.cli.segment import segment
+from attnchain.cli.serve import serve
 from attnchain.errors import (
     CaptureError,
     ChainError,
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Read a transformer's attention as a Markov chain.",
 )
-for command in (segment, rank, heads):
+for command in (segment, rank, heads, page, serve):
     app.command()(command)
 
 
