@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnchain.operators import AbstractTransition
+from attnchain.operators import AbstractTransition, DenseTransition
 
 BLOCK = 8
-"""Vectors per product: on a CPU eight columns cost little more than one."""
+"""Vectors per product in tiles, where eight columns cost little more than one."""
 _MOST = 120
 """Basis vectors kept before a restart."""
+_DENSE_LIMIT = 512
+"""Up to this many states, all eigenvalues at once are the way out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +71,26 @@ def leading_subspace(
     n = chain.n_states
     if n <= _MOST:
         return _dense_subspace(chain)
-    state = _State.start(chain, max(BLOCK, min(wanted, 2 * BLOCK)))
+    # One vector finds a single eigenvalue in a third of the products, but would miss
+    # the copies of a multiple one.
+    one = wanted == 1 and isinstance(chain, DenseTransition)
+    state = _State.start(chain, 1 if one else max(BLOCK, min(wanted, 2 * BLOCK)))
+    check = 0.0
     while True:
         state = state.extended(chain)
-        order = _ordered_schur(state.projected, wanted + BLOCK)
+        full = state.basis.shape[0] + state.block.shape[0] > _MOST
+        if not full and state.products < min(check, max_products):
+            continue
+        check = 1.25 * state.products
+        order = _ordered_schur(state.projected, wanted + BLOCK if full else wanted)
         coupling = state.coupling @ order.vectors
         kept = order.closed_size(wanted)
         worst = np.linalg.norm(coupling[:, :kept], axis=0).max()
         if worst <= tolerance or state.products >= max_products:
             return order.leading(kept, state.basis, coupling, state.products)
-        if state.basis.shape[0] + state.block.shape[0] > _MOST:
+        if n <= _DENSE_LIMIT and state.products >= 4 * n:
+            return _dense_subspace(chain)
+        if full:
             state = state.restarted(order, order.closed_size(wanted + BLOCK))
 
 
@@ -155,6 +167,8 @@ def _factor(image: Tensor, basis: Tensor) -> tuple[Tensor, np.ndarray]:
     with arbitrary directions, which must be made orthogonal to the basis and the
     constant vector once more.
     """
+    if len(image) == 1 and float(norm := image.norm()) > 1e-3:
+        return image / norm, np.array([[float(norm)]])
     q, r = torch.linalg.qr(image.T)
     rows = q.T - q.mean(0)[:, None]
     rows = rows - (rows @ basis.T) @ basis
@@ -202,7 +216,7 @@ class _Schur:
 def eigenvalues(triangular: np.ndarray) -> np.ndarray:
     """Eigenvalues of a real Schur form in its own order, pairs with + first."""
     values: list[complex] = []
-    for i in _block_starts(triangular, 0):
+    for i in _blocks(triangular, 0)[0]:
         if i + 1 < len(triangular) and triangular[i + 1, i] != 0:
             pair = np.linalg.eigvals(triangular[i : i + 2, i : i + 2])
             values.extend(sorted(pair, key=lambda z: -z.imag))
@@ -220,9 +234,8 @@ def _ordered_schur(matrix: np.ndarray, wanted: int) -> _Schur:
     (swap,) = scipy.linalg.get_lapack_funcs(("trexc",), (triangular,))
     done = 0
     while done < min(wanted, len(matrix)):
-        starts = _block_starts(triangular, done)
-        moduli = [_block_modulus(triangular, i) for i in starts]
-        source = starts[int(np.argmax(moduli))]
+        starts, moduli = _blocks(triangular, done)
+        source = int(starts[moduli.argmax()])
         if source != done:
             triangular, vectors, info = swap(triangular, vectors, source + 1, done + 1)
             if info != 0:  # two blocks too close to swap: equal moduli in effect
@@ -232,16 +245,14 @@ def _ordered_schur(matrix: np.ndarray, wanted: int) -> _Schur:
     return _Schur(triangular, vectors)
 
 
-def _block_starts(triangular: np.ndarray, first: int) -> list[int]:
-    starts, i = [], first
-    while i < len(triangular):
-        starts.append(i)
-        pair = i + 1 < len(triangular) and triangular[i + 1, i] != 0
-        i += 2 if pair else 1
-    return starts
-
-
-def _block_modulus(triangular: np.ndarray, i: int) -> float:
-    if i + 1 < len(triangular) and triangular[i + 1, i] != 0:
-        return float(np.sqrt(abs(np.linalg.det(triangular[i : i + 2, i : i + 2]))))
-    return float(abs(triangular[i, i]))
+def _blocks(triangular: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the diagonal blocks begin, from `first` on, and their moduli."""
+    diagonal, below = np.diagonal(triangular), np.diagonal(triangular, -1)
+    starts = np.flatnonzero(np.append(True, below == 0))
+    starts = starts[starts >= first]
+    moduli = abs(diagonal[starts])
+    pairs = np.append(below, 0)[starts] != 0
+    i = starts[pairs]
+    products = triangular[i, i + 1] * triangular[i + 1, i]
+    moduli[pairs] = np.sqrt(abs(diagonal[i] * diagonal[i + 1] - products))
+    return starts, moduli

@@ -1,4 +1,4 @@
-r"""The linear equations behind every stationary distribution, and their solvers.
+r"""The linear equations behind every stationary distribution.
 
 Both TokenRanks solve $D x = b + \alpha B x$ with B one product with P, for one chain:
 
@@ -19,18 +19,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attnchain.markov.anderson import WINDOW, accelerate
+from attnchain.markov.gmres import minimise
 from attnchain.operators import AbstractTransition, DenseTransition, Side
 
-SolverName = Literal["auto", "power", "anderson", "direct"]
+SolverName = Literal["auto", "power", "anderson", "gmres", "direct"]
 
-WINDOW = 5
-"""Differences kept by Anderson acceleration."""
 DIRECT_LIMIT = 256
 """Up to this many states a factorisation is cheaper than iterating."""
 INVERSE_LIMIT = 1_500
 """Up to this many states an undamped chain is inverted, for its certificate."""
-_PATIENCE = 30
-"""Iterations without halving the residual before a solver gives up."""
+CACHED_LIMIT = 1_536
+"""Up to this many states a stored float64 matrix is as fast as a float32 one."""
 
 
 @dataclass(frozen=True)
@@ -77,71 +77,10 @@ class Equations:
         return torch.diag(self.diagonal) - self.damping * product
 
 
-def accelerate(
-    equations: Equations,
-    x: Tensor,
-    *,
-    target: float,
-    window: int,
-    max_iterations: int,
-) -> tuple[Tensor, int]:
-    """Fixed-point iteration with Anderson acceleration; window 0 is the power method.
-
-    Differences from the textbook: the step is plain when the residual more than
-    doubled (the history is dropped), and the small least-squares problem is solved
-    in float64 through its normal equations.
-
-    Args:
-        equations: What to solve.
-        x: Start, (n,).
-        target: L1 norm of the residual to reach.
-        window: Number of differences kept.
-        max_iterations: Products to spend at most.
-
-    Returns:
-        The last iterate and the number of products taken. The caller measures the
-        residual of what it got.
-
-    Sources:
-        Walker and Ni, Anderson acceleration for fixed-point iterations, 2011.
-    """
-    steps: list[Tensor] = []
-    images: list[Tensor] = []
-    previous: tuple[Tensor, Tensor] | None = None
-    best, since_best, last_norm = float("inf"), 0, float("inf")
-    for iteration in range(1, max_iterations + 1):
-        image = (equations.right + equations.mapped(x)) / equations.diagonal
-        step = image - x
-        norm = float((equations.diagonal * step).abs().sum(dtype=torch.float64))
-        if norm <= target:
-            return image, iteration
-        best, since_best = (norm, 0) if norm < best / 2 else (best, since_best + 1)
-        if window and since_best >= _PATIENCE:
-            return image, iteration
-        if previous is not None and window:
-            steps = [*steps, step - previous[0]][-window:]
-            images = [*images, image - previous[1]][-window:]
-        if norm > 2 * last_norm:
-            steps, images = [], []
-        previous, last_norm = (step, image), norm
-        x = _extrapolated(image, step, steps, images)
-    return x, max_iterations
-
-
-def _extrapolated(
-    image: Tensor, step: Tensor, steps: list[Tensor], images: list[Tensor]
-) -> Tensor:
-    """The image minus the combination of differences that best cancels the step."""
-    if not steps:
-        return image
-    differences = torch.stack(steps).double()
-    gram = differences @ differences.T
-    ridge = 1e-14 * gram.diagonal().max().clamp_min(torch.finfo(torch.float64).tiny)
-    gram.diagonal().add_(ridge)
-    weights, info = torch.linalg.solve_ex(gram, differences @ step.double())
-    if int(info) != 0 or not bool(torch.isfinite(weights).all()):
-        return image
-    return image - weights.to(image.dtype) @ torch.stack(images)
+def working_chain(exact: AbstractTransition) -> AbstractTransition:
+    """The chain to iterate with: in single precision where that is faster."""
+    small = isinstance(exact, DenseTransition) and exact.n_states <= CACHED_LIMIT
+    return exact if small else exact.to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -149,7 +88,7 @@ class Correction:
     """Solves for corrections over a fast chain, by factorisation or iteration."""
 
     chain: AbstractTransition
-    window: int
+    solver: SolverName
     factors: tuple[Tensor, Tensor] | None
 
     @classmethod
@@ -160,8 +99,8 @@ class Correction:
         small = isinstance(chain, DenseTransition) and chain.n_states <= DIRECT_LIMIT
         if solver == "direct" or (solver == "auto" and small):
             system = equations.correcting(equations.right, chain).matrix()
-            return cls(chain, 0, torch.linalg.lu_factor(system))
-        return cls(chain, 0 if solver == "power" else WINDOW, None)
+            return cls(chain, solver, torch.linalg.lu_factor(system))
+        return cls(chain, solver, None)
 
     def solve(
         self, equations: Equations, residual: Tensor, target: float, budget: int
@@ -173,8 +112,11 @@ class Correction:
         inner = equations.correcting(residual, self.chain)
         # Single precision gains at most five digits in one round of refinement.
         digits = 1e-5 if self.chain.dtype == torch.float32 else 0.0
-        goal = max(target / 4, digits * float(residual.abs().sum()))
+        goal = max(target / 2, digits * float(residual.abs().sum()))
+        if self.solver in ("auto", "gmres"):
+            return minimise(inner, target=goal, max_iterations=budget)
+        window = 0 if self.solver == "power" else WINDOW
         start = inner.right / inner.diagonal
         return accelerate(
-            inner, start, target=goal, window=self.window, max_iterations=budget
+            inner, start, target=goal, window=window, max_iterations=budget
         )

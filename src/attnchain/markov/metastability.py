@@ -158,6 +158,8 @@ def _memberships(basis: Tensor, pi: Tensor) -> Float[Tensor, "n m"]:
     others = root * basis[:, 1:]
     others = others - root * (root.T @ others)
     points = torch.cat([torch.ones_like(root), torch.linalg.qr(others).Q / root], 1)
+    if points.shape[1] == 1:
+        return points
     memberships = points @ torch.linalg.inv(points[_inner_simplex(points)])
     lowest = memberships.min(0).values
     return ((memberships - lowest) / (1 - lowest.sum())).clamp_min(0)

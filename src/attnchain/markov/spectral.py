@@ -109,6 +109,7 @@ def _spectrum_of_chain(
     values = np.concatenate([[1.0], eigenvalues(found.triangular)])[:k]
     residuals = np.concatenate([[0.0], found.residuals])[:k]
     errors = residuals * np.concatenate([[1.0], found.conditions])[:k]
+    errors = np.minimum(errors, 2.0)  # no two eigenvalues of a chain are further apart
     result = Spectrum(
         torch.from_numpy(values).to(chain.device),
         torch.cat([constant, found.basis.to(**real)])[:k].T.contiguous(),
@@ -218,6 +219,8 @@ def _triangular_diagonal(chain: AbstractTransition) -> Tensor | None:
         return chain.diagonal()
     if isinstance(chain, DenseTransition):
         matrix = chain.matrix
+        if bool(matrix[0, 1:].any()) and bool(matrix[-1, :-1].any()):
+            return None
         if torch.equal(matrix, matrix.tril()) or torch.equal(matrix, matrix.triu()):
             return matrix.diagonal()
     return None

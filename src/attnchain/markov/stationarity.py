@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,20 +11,18 @@ from torch import Tensor
 
 from attnchain.errors import (
     ConvergenceError,
-    NotStochasticError,
     NumericalWarning,
     ReducibleChainError,
     ShapeError,
-    ToleranceError,
 )
 from attnchain.markov.assessment import closed_classes, is_irreducible
+from attnchain.markov.certified import Certificate, check_floor, incoming, outgoing
 from attnchain.markov.linear import (
     INVERSE_LIMIT,
-    WINDOW,
     Correction,
     Equations,
     SolverName,
-    accelerate,
+    working_chain,
 )
 from attnchain.markov.results import Outcome, Stationary
 from attnchain.operators import (
@@ -128,147 +127,107 @@ class _Options:
 
 def _solve_chain(chain: AbstractTransition, options: _Options) -> _Solved:
     if isinstance(chain, Damped) and chain.damping < 1:
-        return _solve_damped(*_incoming(chain), options)
+        return _solve_damped(*incoming(chain), options)
     inner = chain.base if isinstance(chain, ColumnNormalized) else None
     if isinstance(inner, Damped) and inner.damping < 1:
-        return _solve_damped(*_outgoing(inner), options)
+        return _solve_damped(*outgoing(inner), options)
     return _solve_undamped(chain, options)
 
 
 @dataclass(frozen=True)
-class _Certificate:
-    """Bounds the L1 error of the distribution D x / sum(D x) by x's residual.
+class _Refined:
+    """A solution of the equations, its residual, and what it took."""
 
-    Attributes:
-        factor: From the residual's L1 norm to the L1 error of D x.
-        row_error: Rounding error of one row of the operator, times its uses.
-        drawn: Weights u with u x = 1 at the solution.
-    """
-
-    factor: float
-    row_error: float
-    drawn: Tensor
-
-    def bound(self, equations: Equations, x: Tensor, residual: float) -> float:
-        """The bound; a zero residual gives the floor that rounding leaves."""
-        rounding = self.row_error * float(x.abs().sum())
-        mass = float((equations.diagonal * x).sum())
-        return 2 * self.factor * (residual + rounding) / mass
-
-    def change(self, equations: Equations, x: Tensor) -> float:
-        """L1 change of the distribution D x (sum one) under one more bounce."""
-        jumped = equations.right * (self.drawn * x).sum()
-        moved = equations.mapped(x) + jumped - equations.diagonal * x
-        return float(moved.abs().sum())
+    x: Tensor
+    residual: Tensor
+    iterations: int
+    products: int
+    outcome: Outcome
 
 
-def _incoming(chain: Damped) -> tuple[Equations, _Certificate]:
-    """Equations x = alpha x P + (1 - alpha) v and their certificate."""
-    exact = stored(chain.base.to(torch.float64))
-    ones = torch.ones(exact.n_states, dtype=torch.float64, device=exact.device)
-    contraction = chain.damping * float(exact.pull(ones).max())
-    if contraction >= 1:
-        message = (
-            f"rows sum to as much as {contraction / chain.damping:.6g}, so damping "
-            f"{chain.damping} does not contract; pass the matrix through normalize_rows"
-        )
-        raise NotStochasticError(message)
-    right = (1 - chain.damping) * chain.to(torch.float64).jump
-    equations = Equations(exact, "push", chain.damping, right, ones)
-    return equations, _Certificate(1 / (1 - contraction), exact.row_error, ones)
-
-
-def _outgoing(chain: Damped) -> tuple[Equations, _Certificate]:
-    r"""Likewise (diag(c) - alpha P) x = 1 - alpha; the distribution is c x.
-
-    M = diag(c) - alpha P is an M-matrix. With z >= 0 and $M^\top z \ge c$,
-    $\sum_j c_j |\Delta x_j| \le \max_j z_j \, \|M \Delta x\|_1$; such a z is found by
-    solving $M^\top z = c$ roughly and scaling it up by its worst deficit.
-    """
-    exact = stored(chain.base.to(torch.float64))
-    n, damping = exact.n_states, chain.damping
-    ones = torch.ones(n, dtype=torch.float64, device=exact.device)
-    jump = chain.to(torch.float64).jump
-    column_sums = damping * exact.push(ones) + (1 - damping) * n * jump
-    adjoint = Equations(exact, "push", damping, column_sums, column_sums)
-    z, _ = accelerate(
-        adjoint, ones, target=1e-3 * n, window=WINDOW, max_iterations=1_000
-    )
-    z = z.clamp_min(0)
-    deficit = float((adjoint.residual(z) / column_sums).max().clamp_min(0))
-    factor = float(z.max()) / (1 - deficit) if deficit < 1 else math.inf
-    equations = Equations(exact, "pull", damping, (1 - damping) * ones, column_sums)
-    # Errors of P act on x in the product and in c: twice n rows of row_error each.
-    return equations, _Certificate(factor, 2 * n * exact.row_error, jump)
-
-
-def _solve_damped(
-    equations: Equations, certificate: _Certificate, options: _Options
-) -> _Solved:
-    """Refinement: residuals in float64, corrections in the chain's own precision."""
+def _refined(
+    equations: Equations,
+    x: Tensor,
+    allowed: Callable[[Tensor], float],
+    options: _Options,
+) -> _Refined:
+    """Refinement: residuals in float64, corrections over the working chain."""
     exact = equations.chain
-    correction = Correction.prepare(equations, exact.to(torch.float32), options.solver)
-    x = equations.right / equations.diagonal
+    working = working_chain(exact)
+    correction = Correction.prepare(equations, working, options.solver)
     iterations, rounds, last = 0, 0, math.inf
     while True:
         residual = equations.residual(x)
         rounds += 1
-        norm = float(residual.abs().sum())
-        bound = certificate.bound(equations, x, norm)
-        _check_floor(certificate.bound(equations, x, 0.0), options.tolerance)
-        if bound <= options.tolerance:
+        norm, target = float(residual.abs().sum()), allowed(x)
+        if norm <= target:
             outcome = Outcome.CONVERGED
             break
         if iterations >= options.max_iterations:
             outcome = Outcome.ITERATION_LIMIT
             break
-        if norm > last / 2:
+        if not norm <= last / 2:
             if correction.chain is exact:
                 outcome = Outcome.STALLED
                 break
             correction = Correction.prepare(equations, exact, options.solver)
         last = min(norm, last)
-        target = norm * options.tolerance / bound
         budget = options.max_iterations - iterations
         step, taken = correction.solve(equations, residual, target, budget)
         x = (x + step.double()).clamp_min(0)
         iterations += taken
-    x = x / (equations.diagonal * x).sum()
-    change = certificate.change(equations, x)
-    products = iterations + rounds + 1
-    return _Solved(equations.diagonal * x, bound, change, iterations, products, outcome)
+    return _Refined(x, residual, iterations, iterations + rounds, outcome)
+
+
+def _solve_damped(
+    equations: Equations, certificate: Certificate, options: _Options
+) -> _Solved:
+    def allowed(x: Tensor) -> float:
+        return certificate.allowed(equations, x, options.tolerance)
+
+    found = _refined(equations, certificate.start, allowed, options)
+    bound = certificate.bound(equations, found.x, float(found.residual.abs().sum()))
+    change = certificate.change(equations, found.x, found.residual)
+    distribution = equations.diagonal * found.x
+    return _Solved(
+        distribution / distribution.sum(),
+        bound,
+        change,
+        found.iterations,
+        found.products,
+        found.outcome,
+    )
 
 
 def _solve_undamped(chain: AbstractTransition, options: _Options) -> _Solved:
     _check_irreducible(chain)
-    exact = stored(chain.to(torch.float64))
+    base = chain.to(torch.float64)
+    exact = stored(base)
     small = isinstance(exact, DenseTransition) and exact.n_states <= INVERSE_LIMIT
     if options.solver == "direct" or (options.solver == "auto" and small):
-        return _solve_direct(exact, options)
+        return _solve_direct(exact, base.row_error, options)
     n = exact.n_states
     start = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
-    ones = torch.ones_like(start)
-    equations = Equations(exact, "push", 1.0, 0 * start, exact.pull(ones))
-    x, taken = accelerate(
-        equations,
-        start,
-        target=options.tolerance,
-        window=0 if options.solver == "power" else WINDOW,
-        max_iterations=options.max_iterations,
+    row_sums = exact.pull(torch.ones_like(start))
+    equations = Equations(exact, "push", 1.0, 0 * start, row_sums)
+
+    def mass(x: Tensor) -> Tensor:
+        return (row_sums * x).sum()
+
+    found = _refined(
+        equations, start, lambda x: options.tolerance * float(mass(x)), options
     )
-    x = equations.diagonal * x.clamp_min(0)
-    x = x / x.sum()
-    residual = float(equations.residual(x / equations.diagonal).abs().sum())
-    if residual <= options.tolerance:
-        outcome = Outcome.CONVERGED
-    elif taken >= options.max_iterations:
-        outcome = Outcome.ITERATION_LIMIT
-    else:
-        outcome = Outcome.STALLED
-    return _Solved(x, math.inf, residual, taken, taken + 1, outcome)
+    distribution = row_sums * found.x / mass(found.x)
+    residual = float(found.residual.abs().sum() / mass(found.x))
+    products = found.products + 1
+    return _Solved(
+        distribution, math.inf, residual, found.iterations, products, found.outcome
+    )
 
 
-def _solve_direct(exact: AbstractTransition, options: _Options) -> _Solved:
+def _solve_direct(
+    exact: AbstractTransition, row_error: float, options: _Options
+) -> _Solved:
     """Pi (1 - P + 1 u) = u for uniform u; the inverse bounds the error."""
     n = exact.n_states
     uniform = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
@@ -281,8 +240,8 @@ def _solve_direct(exact: AbstractTransition, options: _Options) -> _Solved:
     x = x.clamp_min(0) / x.clamp_min(0).sum()
     residual = float((x @ matrix - x).abs().sum())
     amplification = float(inverse.abs().sum(-1).max())
-    floor = amplification * exact.row_error
-    _check_floor(floor, options.tolerance)
+    floor = amplification * row_error
+    check_floor(floor, options.tolerance)
     bound = amplification * residual + floor
     converged = bound <= options.tolerance
     outcome = Outcome.CONVERGED if converged else Outcome.STALLED
@@ -292,15 +251,6 @@ def _solve_direct(exact: AbstractTransition, options: _Options) -> _Solved:
 def _check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
     if value not in choices:
         raise ShapeError(f"{name} must be one of {choices}, but is {value!r}")
-
-
-def _check_floor(floor: float, tolerance: float) -> None:
-    if floor > tolerance:
-        message = (
-            f"float64 arithmetic certifies at best an error of {floor:.1g} for this "
-            f"chain, but the tolerance is {tolerance:.1g}; raise it or lower damping"
-        )
-        raise ToleranceError(message)
 
 
 def _check_irreducible(chain: AbstractTransition) -> None:

@@ -169,10 +169,10 @@ class AttentionTransition(AbstractTransition):
             )
         if self._tracks_gradients:
             return super().to_dense()
-        matrices = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
+        matrices = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         flat = matrices.view(-1, self.n_states, self.n_states)
-        for head, matrix in zip(self._heads, flat, strict=True):
-            tiles.fill(head.scores, head.sums, matrix)
+        for place, scores, matrix in zip(self._places, self._scores, flat, strict=True):
+            _check_tops(tiles.fill(scores, matrix), place)
         return matrices
 
     def _select(self, index: BatchIndex) -> "AttentionTransition":
@@ -190,7 +190,7 @@ class AttentionTransition(AbstractTransition):
         return self._product(observables, "pull")
 
     def _product(self, vectors: Tensor, side: Side) -> Tensor:
-        stored = self._stored
+        stored = None if self._tracks_gradients else self._stored
         if stored is not None:
             return vectors @ (stored if side == "push" else stored.mT)
         return tiled_product(
@@ -203,30 +203,41 @@ class AttentionTransition(AbstractTransition):
 
     @property
     def _tracks_gradients(self) -> bool:
-        return self.q.requires_grad or self.k.requires_grad
+        return torch.is_grad_enabled() and self.requires_grad
 
     @cached_property
     def _stored(self) -> Tensor | None:
         """The matrices, where the backend rule says to keep them."""
-        if self.backend == "tiled" or self._tracks_gradients:
+        if self.backend == "tiled":
             return None
         fits = fits_budget(self.shape, self.dtype, self.device)
         return self.to_dense() if fits or self.backend == "dense" else None
 
+    @property
+    def _places(self) -> list[tuple[int, ...]]:
+        """Batch index of every chain, in flattened order."""
+        return list(product(*map(range, self.batch_shape)))
+
     @cached_property
-    def _heads(self) -> tuple[Head, ...]:
-        """Scores and row sums of every chain, in flattened batch order."""
+    def _scores(self) -> tuple[tiles.Scores, ...]:
+        """What the scores of every chain are made of."""
         n, d = self.q.shape[-2:]
         query = (self.q.detach() * (self._scale * tiles.LOG2_E)).reshape(-1, n, d)
         key = self.k.detach().reshape(-1, n, d)
-        places = list(product(*map(range, self.batch_shape)))
-        masks = [None] * len(places)
+        masks: list[Tensor | None] = [None] * len(self._places)
         if self.mask is not None:
             mask = self.mask.expand(*self.batch_shape, *self.mask.shape[-2:])
-            masks = [mask[place] for place in places]
+            masks = [mask[place] for place in self._places]
+        return tuple(
+            tiles.Scores(q, k, m, self.causal)
+            for q, k, m in zip(query, key, masks, strict=True)
+        )
+
+    @cached_property
+    def _heads(self) -> tuple[Head, ...]:
+        """Scores and row sums of every chain."""
         heads = []
-        for place, q, k, mask in zip(places, query, key, masks, strict=True):
-            scores = tiles.Scores(q, k, mask, self.causal)
+        for place, scores in zip(self._places, self._scores, strict=True):
             sums = tiles.row_sums(scores)
             _check_tops(sums.top, place)
             heads.append(Head(scores, sums))

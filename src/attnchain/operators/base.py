@@ -74,8 +74,16 @@ class AbstractTransition(ABC):
 
     @property
     def row_error(self) -> float:
-        """Bound on the L1 error of one row of P from rounding, this precision."""
+        """Bound on the relative error of P's entries and products from rounding.
+
+        It bounds the L1 error of every row, since rows sum to one.
+        """
         return self.n_states * torch.finfo(self.dtype).eps
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a tensor this transition is made of tracks gradients."""
+        return any(_tracks(part) for part in tuple(vars(self).values()))
 
     def push(self, vector: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         r"""One bounce: where probability goes.
@@ -209,6 +217,12 @@ class AbstractDerived(AbstractTransition):
     def row_error(self) -> float:
         """The base's own, and that of one more product."""
         return self.base.row_error + super().row_error
+
+
+def _tracks(part: object) -> bool:
+    if isinstance(part, Tensor | AbstractTransition):
+        return part.requires_grad
+    return isinstance(part, tuple) and any(map(_tracks, part))
 
 
 def batch_select(tensor: Tensor, index: BatchIndex, core_axes: int) -> Tensor:

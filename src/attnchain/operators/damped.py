@@ -29,7 +29,7 @@ class Damped(AbstractDerived):
         base: The chain P.
         damping: Probability alpha of following P, in (0, 1].
         personalization: The distribution v jumped to, `(n,)` or `(*batch, n)`;
-            uniform by default.
+            uniform by default. Kept as precisely as given.
 
     Raises:
         ShapeError: Damping outside (0, 1], or a personalization of another shape.
@@ -63,20 +63,20 @@ class Damped(AbstractDerived):
                     f"but has shape {tuple(v.shape)}"
                 )
                 raise ShapeError(message)
-            v = v.to(dtype=self.base.dtype, device=self.base.device)
-            object.__setattr__(self, "personalization", v)
+            object.__setattr__(self, "personalization", v.to(self.base.device))
 
     @property
     def jump(self) -> Float[Tensor, "*batch n"]:
         """The distribution jumped to, uniform where none was given."""
         if self.personalization is not None:
-            return self.personalization
+            return self.personalization.to(self.base.dtype)
         n = self.base.n_states
         return torch.full((n,), 1 / n, dtype=self.base.dtype, device=self.base.device)
 
     def to(self, target: Target) -> "Damped":
         v = self.personalization
-        v = None if v is None else v.to(target)
+        if v is not None and not isinstance(target, torch.dtype):
+            v = v.to(target)
         return Damped(self.base.to(target), self.damping, v)
 
     def to_dense(self) -> Float[Tensor, "*batch n n"]:

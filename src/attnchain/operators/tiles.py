@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROWS, COLUMNS = 256, 1024
-"""Tile size: a float32 tile of 1 MiB stays in a core's cache."""
+ROWS, COLUMNS = 256, 2048
+"""Tile size: larger tiles fall out of the caches, smaller ones waste calls."""
+FILLED = 2**18
+"""Numbers in a block of rows that is written at once."""
 
 LOG2_E = 1.4426950408889634
 
@@ -46,9 +48,16 @@ class Scores:
             for j in range(0, stop, COLUMNS):
                 yield rows, slice(j, min(j + COLUMNS, stop))
 
-    def tile(self, rows: slice, columns: slice, offset: Tensor | None) -> Tensor:
+    def tile(
+        self,
+        rows: slice,
+        columns: slice,
+        offset: Tensor | None,
+        *,
+        out: Tensor | None = None,
+    ) -> Tensor:
         """Scores of one tile, minus an offset for each row."""
-        scores = self.query[rows] @ self.key[columns].T
+        scores = torch.mm(self.query[rows], self.key[columns].T, out=out)
         if self.mask is not None:
             self._apply_mask(scores, rows, columns)
         if self.causal and columns.stop > rows.start:
@@ -110,11 +119,20 @@ def pull(scores: Scores, sums: Rows, observables: Tensor) -> Tensor:
     return result / sums.total
 
 
-def fill(scores: Scores, sums: Rows, matrix: Tensor) -> None:
-    """Writes P into an (n, n) matrix of zeros."""
-    for rows, columns in scores.tiles():
-        tile = scores.tile(rows, columns, sums.top).exp2_()
-        matrix[rows, columns] = tile.div_(sums.total[rows, None])
+def fill(scores: Scores, matrix: Tensor) -> Tensor:
+    """Writes P over an (n, n) matrix in one pass; gives the row maxima, (n,)."""
+    n = matrix.shape[0]
+    top = matrix.new_empty(n)
+    step = max(1, FILLED // n)
+    for i in range(0, n, step):
+        rows = slice(i, min(i + step, n))
+        columns = slice(0, rows.stop if scores.causal else n)
+        block = scores.tile(rows, columns, None, out=matrix[rows, columns])
+        matrix[rows, columns.stop :] = 0
+        top[rows] = block.amax(-1)
+        block.sub_(top[rows, None]).exp2_()
+        block.div_(block.sum(-1, keepdim=True))
+    return top
 
 
 def diagonal(scores: Scores, sums: Rows) -> Tensor:
