@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from attnchain.capturing import capture
-from attnchain.errors import ShapeError
+from attnchain.errors import CaptureBudgetError, ShapeError
 
 Q, K = sequence(2, 4, 6, 8, seed=1), sequence(2, 4, 6, 8, seed=2)
 PAIRS = sequence(2, 2, 6, 8, seed=3)
@@ -118,7 +118,17 @@ def test_layers_share_one_copy_of_a_mask():
     with capture(model) as attention:
         model()
     assert attention[0].mask is attention[1].mask
+    assert attention.nbytes == 4 * Q.nbytes + BIAS.nbytes
     assert attention[0].mask.data_ptr() != BIAS.data_ptr()
+
+
+def test_masks_count_in_the_budget():
+    model, need = Attending(), 2 * Q.nbytes + BIAS.nbytes
+    with capture(model, max_bytes=need) as attention:
+        model(Q, K, K, attn_mask=BIAS)
+    assert attention.nbytes == need
+    with pytest.raises(CaptureBudgetError), capture(model, max_bytes=need - 1):
+        model(Q, K, K, attn_mask=BIAS)
 
 
 def test_a_mask_changed_in_place_is_copied_again():

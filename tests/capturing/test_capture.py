@@ -90,6 +90,14 @@ class TestLeavesNoTrace:
                 record.probabilities(), matrix, atol=1e-5, rtol=0
             )
 
+    def test_weights_asked_of_an_eager_model_are_missing_inside(self):
+        tiny = vision.dinov2()
+        tiny.model.set_attn_implementation("eager")
+        with capture(tiny.model):
+            inside = tiny.run(output_attentions=True)
+        assert not any(weights is not None for weights in inside.attentions or ())
+        assert tiny.run(output_attentions=True).attentions[0] is not None
+
     def test_an_eager_part_is_eager_again(self):
         tiny = text.whisper()
         tiny.model.encoder.set_attn_implementation("eager")

@@ -95,6 +95,19 @@ def test_sides_of_guidance_by_class_numbers():
     assert torch.equal(sides["unconditional", 3], sides["unconditional", 5])
 
 
+def test_a_compiled_denoiser():
+    pipeline = pipelines.dit()
+    with capture(pipeline) as expected:
+        run("dit", pipeline)
+    pipeline.transformer.forward = torch.compile(
+        pipeline.transformer.forward, backend="eager"
+    )
+    with capture(pipeline) as attention:
+        run("dit", pipeline)
+    assert [record.site for record in attention] == [record.site for record in expected]
+    assert torch.equal(attention[-1].q, expected[-1].q)
+
+
 def test_without_guidance_nothing_is_split():
     pipeline = pipelines.stable_diffusion()
     with capture(pipeline, steps=0) as attention:

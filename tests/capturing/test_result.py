@@ -129,7 +129,7 @@ def test_long_lists_are_cut():
 
 def test_it_is_a_sequence_of_records(attention):
     assert len(attention) == 4
-    assert list(attention) == attention.records
+    assert tuple(attention) == attention.records
     assert attention[1] is attention.records[1]
     assert "self layer 3 (layers.3)" in repr(attention)
 

@@ -7,11 +7,11 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
+from attnchain.capturing.copier import Copier, Keep
 from attnchain.capturing.denoising import Denoising
 from attnchain.capturing.fused import fused_attention
 from attnchain.capturing.recorder import GivenGrid, Recorder
 from attnchain.capturing.result import CapturedAttention
-from attnchain.capturing.seen import Copier, Keep
 from attnchain.capturing.shelf import Shelf
 from attnchain.capturing.site import Choice, Numbers, Selection, listed
 from attnchain.capturing.watch import Watch
@@ -41,7 +41,9 @@ def capture(
     Queries and keys of every call of `scaled_dot_product_attention` are copied, after
     rotary embedding and normalisation; the n x n matrix is never formed and the
     model's outputs do not change. A model that computes attention by hand is switched
-    to its fused path inside the block (outputs then agree to rounding).
+    to its fused path inside the block: outputs then agree to rounding, and attention
+    weights it would have returned are missing. Hooks and switches are gone afterwards,
+    whatever happens.
 
     Args:
         model: Any torch module, or a diffusers pipeline, whose transformer or unet is
@@ -88,7 +90,7 @@ def capture(
     choice = Choice.of(layers, **selection)
     if choice.steps is not None and denoising is None:
         raise SiteNotFoundError("steps can be chosen for a diffusion pipeline only")
-    shelf = Shelf(CapturedAttention(), choice, max_bytes)
+    shelf = Shelf(choice, max_bytes)
     recorder = Recorder(
         network, shelf, Copier(keep, device), grid=grid, denoising=denoising
     )

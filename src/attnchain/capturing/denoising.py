@@ -1,9 +1,10 @@
 """Diffusion pipelines: which step is running, and which side of guidance."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from itertools import product
 from typing import Any
 
 import torch
@@ -74,27 +75,34 @@ class Denoising:
                     stack.enter_context(_wrapped(owner, name, wrapper))
             yield
 
-    def parts(self, root: Call, n_pictures: int) -> list[Part]:
+    def parts(self, stack: Sequence[Call], n_pictures: int) -> list[Part]:
         """Splits a batch into the sides of classifier-free guidance.
 
         A batch is split where the pipeline is known to stack both sides, does use
         guidance, and gave the denoiser the same latents twice.
+
+        Args:
+            stack: The running modules, the denoiser first.
+            n_pictures: Size of the batch.
         """
         both = slice(None)
-        if self.context is not None:
-            return [(self.context, both)]
         order = GUIDED.get(type(self.pipeline).__name__)
-        latents = root.tensor("sample")
-        if latents is None:
-            latents = root.tensor("hidden_states")
-        guided = getattr(self.pipeline, "do_classifier_free_guidance", True)
-        if order is None or latents is None or not guided or n_pictures % 2:
-            return [(None, both)]
-        first, second = latents.chunk(2)
-        if not torch.equal(first, second):
-            return [(None, both)]
+        if order is None or not self._is_doubled(stack, n_pictures):
+            return [(self.context, both)]
         half = n_pictures // 2
         return [(order[0], slice(half)), (order[1], slice(half, None))]
+
+    def _is_doubled(self, stack: Sequence[Call], n_pictures: int) -> bool:
+        """Tells whether guidance is on and the batch holds the same latents twice."""
+        guided = getattr(self.pipeline, "do_classifier_free_guidance", True)
+        if not guided or n_pictures % 2:
+            return False
+        for call, name in product(stack, ("sample", "hidden_states")):
+            latents = call.tensor(name)
+            if latents is not None:
+                first, *second = latents.split(n_pictures // 2)
+                return len(second) == 1 and torch.equal(first, second[0])
+        return False
 
     def _restarting(self, function: Callable) -> Callable:
         @wraps(function)

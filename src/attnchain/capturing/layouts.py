@@ -171,7 +171,6 @@ RULES: dict[str, Rule] = {
     "transformers.ViTModel": _VIT,
     "transformers.DeiTModel": _DISTILLED,
     "transformers.Dinov2Model": _VIT,
-    "transformers.Dinov2Backbone": _VIT,
     "transformers.Dinov2WithRegistersModel": _REGISTERS,
     "transformers.DINOv3ViTModel": _REGISTERS,
     "transformers.CLIPVisionModel": _VIT,

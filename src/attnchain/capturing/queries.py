@@ -26,6 +26,7 @@ class AttentionRecord(AbstractRecord):
 
     Example:
         >>> import torch
+        >>> from attnchain.capturing import AttentionSite
         >>> q = torch.zeros(1, 2, 3, 4)
         >>> record = AttentionRecord(AttentionSite(0, "attn", "self"), q, q, scale=0.5)
         >>> record.transition(heads=0).batch_shape
@@ -42,8 +43,9 @@ class AttentionRecord(AbstractRecord):
         return (*self.q.shape[:3], self.k.shape[2])
 
     @property
-    def nbytes(self) -> int:
-        return self.q.nbytes + self.k.nbytes
+    def tensors(self) -> tuple[Tensor, ...]:
+        own = (self.q, self.k)
+        return own if self.mask is None else (*own, self.mask)
 
     def transition(self, heads: Heads = None) -> AttentionTransition:
         self._check_chain()

@@ -47,8 +47,13 @@ class AbstractRecord(ABC):
 
     @property
     @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors held; several records may hold the same mask."""
+
+    @property
     def nbytes(self) -> int:
-        """Bytes held; a mask, which layers often share, is not counted."""
+        """Bytes held."""
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     @abstractmethod
     def transition(self, heads: Heads = None) -> AbstractTransition:
@@ -116,8 +121,8 @@ class DenseRecord(AbstractRecord):
         return tuple(self.matrix.shape)
 
     @property
-    def nbytes(self) -> int:
-        return self.matrix.nbytes
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.matrix,)
 
     def transition(self, heads: Heads = None) -> AbstractTransition:
         self._check_chain()

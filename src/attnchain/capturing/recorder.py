@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from attnchain.capturing.call import Call
+from attnchain.capturing.copier import Copier
 from attnchain.capturing.denoising import Denoising, Part
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.layout import Layout
 from attnchain.capturing.layouts import find_layout
-from attnchain.capturing.seen import Copier, Seen
+from attnchain.capturing.seen import Seen
 from attnchain.capturing.shelf import Shelf
 from attnchain.capturing.site import AttentionSite, Kind
 from attnchain.errors import UnsupportedModelError
@@ -78,7 +79,7 @@ class Recorder:
             if self.shelf.wants(place, layout):
                 part = seen.part(pictures)
                 make = partial(self.copier.record, place, part, layout)
-                self.shelf.put(place, part.nbytes(self.copier.keep), make)
+                self.shelf.put(place, self.copier.nbytes(part), make)
 
     def see_softmax(self, scores: Tensor) -> None:
         """Notes attention computed by hand: a softmax of scores in such a module."""
@@ -116,7 +117,7 @@ class Recorder:
     def _parts(self, seen: Seen) -> list[Part]:
         if self.denoising is None:
             return [(None, slice(None))]
-        return self.denoising.parts(self.stack[0], seen.q.shape[0])
+        return self.denoising.parts(self.stack, seen.q.shape[0])
 
     def _layout(self, call: Call, seen: Seen) -> Layout:
         if self.grid is None:

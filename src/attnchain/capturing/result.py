@@ -17,32 +17,37 @@ class CapturedAttention:
     Records are released with it: nothing else keeps them, the model neither.
 
     Attributes:
-        records: All records kept, in order of execution.
         n_layers: For each kind of attention, how many sites the model has.
         n_steps: Denoising steps seen; 0 outside a diffusion pipeline.
     """
 
-    def __init__(self) -> None:
-        self.records: list[AbstractRecord] = []
+    def __init__(self, records: list[AbstractRecord] | None = None) -> None:
+        self._records = [] if records is None else records
         self.n_layers: Counter[Kind] = Counter()
         self.n_steps = 0
 
+    @property
+    def records(self) -> tuple[AbstractRecord, ...]:
+        """All records kept, in order of execution."""
+        return tuple(self._records)
+
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self._records)
 
     def __iter__(self) -> Iterator[AbstractRecord]:
-        return iter(self.records)
+        return iter(self._records)
 
     def __getitem__(self, index: int) -> AbstractRecord:
-        return self.records[index]
+        return self._records[index]
 
     def __repr__(self) -> str:
         return f"CapturedAttention({self._existing() or 'empty'})"
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by all records, without masks."""
-        return sum(record.nbytes for record in self.records)
+        """Bytes held by all records; what they share is counted once."""
+        tensors = {id(t): t for record in self._records for t in record.tensors}
+        return sum(tensor.nbytes for tensor in tensors.values())
 
     @property
     def grid(self) -> TokenGrid:
@@ -78,7 +83,7 @@ class CapturedAttention:
         chains_only = choice.kind is None and choice.name is None
         found = tuple(
             record
-            for record in self.records
+            for record in self._records
             if self._chosen(record, choice)
             and not (chains_only and record.site.kind == "cross")
         )
@@ -148,4 +153,4 @@ class CapturedAttention:
         )
 
     def _existing(self) -> str:
-        return listed(record.site for record in self.records)
+        return listed(record.site for record in self._records)

@@ -1,18 +1,10 @@
-"""One call of fused attention: its arguments in one shape, and records made of them."""
+"""One call of fused attention: its arguments, with the same axes however called."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor
-
-from attnchain.capturing.layout import Layout
-from attnchain.capturing.queries import AttentionRecord
-from attnchain.capturing.record import AbstractRecord, DenseRecord
-from attnchain.capturing.site import AttentionSite
-
-Keep = Literal["qk", "dense", "mean"]
 
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
@@ -77,63 +69,6 @@ class Seen:
         """Numbers of queries and keys."""
         return self.q.shape[2], self.k.shape[2]
 
-    def nbytes(self, keep: Keep) -> int:
-        """Bytes a record of this call will hold, without its mask."""
-        if keep == "qk":
-            return self.q.nbytes + self.k.nbytes
-        heads = 1 if keep == "mean" else self.q.shape[1]
-        width = torch.promote_types(self.q.dtype, torch.float32).itemsize
-        return self.q.shape[0] * heads * self.q.shape[2] * self.k.shape[2] * width
-
-
-@dataclass
-class Copier:
-    """Turns calls into records that share no memory with the model."""
-
-    keep: Keep
-    device: torch.device | str | None
-    last_mask: tuple[Tensor, int, Tensor] | None = None
-
-    def record(self, site: AttentionSite, seen: Seen, layout: Layout) -> AbstractRecord:
-        """Returns a record of the call in the form asked for."""
-        if self.keep == "qk":
-            return AttentionRecord(
-                site,
-                self._copy(seen.q),
-                self._copy(seen.k),
-                scale=seen.scale,
-                mask=self._copy_mask(seen.mask),
-                causal=seen.causal,
-                layout=layout,
-            )
-        whole = AttentionRecord(
-            site, seen.q, seen.k, scale=seen.scale, mask=seen.mask, causal=seen.causal
-        )
-        if self.keep == "dense":
-            matrix = whole.probabilities()
-        else:
-            heads = range(seen.q.shape[1])
-            matrix = sum(whole.probabilities([head]) for head in heads) / len(heads)
-        matrix = torch.as_tensor(matrix, device=self.device)
-        return DenseRecord(site, matrix, causal=seen.causal, layout=layout)
-
-    def _copy(self, tensor: Tensor) -> Tensor:
-        device = tensor.device if self.device is None else self.device
-        return tensor.to(device, copy=True, memory_format=torch.contiguous_format)
-
-    def _copy_mask(self, mask: Tensor | None) -> Tensor | None:
-        """Copies a mask once for all layers it is given to."""
-        if mask is None:
-            return None
-        version = -1 if mask.is_inference() else mask._version
-        if self.last_mask is not None and version >= 0:
-            original, copied_version, copy = self.last_mask
-            if version == copied_version and _is_same_view(original, mask):
-                return copy
-        copy = self._copy(mask)
-        self.last_mask = (mask, version, copy)
-        return copy
-
 
 def _four_axes(tensor: Tensor) -> Tensor:
     if tensor.ndim == 2:
@@ -153,11 +88,3 @@ def _mask_axes(mask: Tensor, q: Tensor) -> Tensor:
         if mask.stride(axis) == 0:
             mask = mask.narrow(axis, 0, 1)
     return mask
-
-
-def _is_same_view(mask: Tensor, other: Tensor) -> bool:
-    return (
-        mask.data_ptr() == other.data_ptr()
-        and mask.shape == other.shape
-        and mask.stride() == other.stride()
-    )

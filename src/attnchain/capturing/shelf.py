@@ -16,10 +16,9 @@ class Shelf:
     has run. Until then the last few are kept and the rest is let go on the way.
     """
 
-    def __init__(
-        self, result: CapturedAttention, choice: Choice, max_bytes: int
-    ) -> None:
-        self.result = result
+    def __init__(self, choice: Choice, max_bytes: int) -> None:
+        self.records: list[AbstractRecord] = []
+        self.result = CapturedAttention(self.records)
         self.choice = choice
         self.max_bytes = max_bytes
         self.held = 0
@@ -49,22 +48,22 @@ class Shelf:
         if self.held + nbytes > self.max_bytes:
             message = (
                 f"keeping {site} takes {nbytes:,} bytes; with the {self.held:,} bytes "
-                f"of {len(self.result)} records held that is more than "
+                f"of {len(self.records)} records held that is more than "
                 f"max_bytes={self.max_bytes:,}. Choose fewer layers or steps or one "
                 f"resolution, or raise max_bytes, perhaps with device='cpu'"
             )
             raise CaptureBudgetError(message)
         self.held += nbytes
-        self.result.records.append(make())
+        self.records.append(make())
 
     def close(self) -> None:
         """Lets go of layers and steps that turned out not to be chosen."""
         self._keep_fitting(yet=False)
 
     def _keep_fitting(self, *, yet: bool) -> None:
-        kept = [r for r in self.result.records if self._fits(r.site, yet=yet)]
-        if len(kept) < len(self.result.records):
-            self.result.records[:] = kept
+        kept = [r for r in self.records if self._fits(r.site, yet=yet)]
+        if len(kept) < len(self.records):
+            self.records[:] = kept
             self.held = self.result.nbytes
 
     def _fits(self, site: AttentionSite, *, yet: bool) -> bool:
