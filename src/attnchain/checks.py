@@ -60,6 +60,7 @@ def check_distribution(vector: Tensor, n_states: int, name: str) -> None:
             f"state, but has shape {tuple(vector.shape)}"
         )
         raise ShapeError(message)
+    vector = vector.detach()
     check_finite(vector, name)
     total = vector.sum(-1, dtype=torch.float64)
     worst = float((total - 1).abs().max())

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -17,6 +17,7 @@ from attnchain.errors import (
 )
 from attnchain.markov.assessment import closed_classes, is_irreducible
 from attnchain.markov.certified import Certificate, check_floor, incoming, outgoing
+from attnchain.markov.implicit import with_gradient
 from attnchain.markov.linear import (
     INVERSE_LIMIT,
     Correction,
@@ -55,12 +56,15 @@ def stationary(
     inverse of their own equations; large undamped ones have none, their `error_bound`
     is infinite and the tolerance is on the residual. Undamped rows are divided by
     their sums in float64: a matrix whose rows sum to 1 - 1e-8 has no pi of its own.
+    The distribution is differentiable in queries, keys, stored matrices and the
+    personalization, by implicit differentiation.
 
     Args:
         transition: One chain or a batch.
         tolerance: Largest `error_bound` accepted (L1).
-        solver: "auto" factorises up to 256 states and uses Anderson acceleration
-            beyond; "power" iterates plainly, as a reference.
+        solver: "auto" factorises up to 256 states and uses restarted GMRES beyond;
+            "anderson" is safeguarded Anderson acceleration, "direct" factorises at
+            any size, "power" iterates plainly, as a reference.
         max_iterations: Iterations to spend on each chain.
         on_failure: Raise `ConvergenceError` carrying the unfinished result, warn, or
             just return it with its outcome.
@@ -77,7 +81,7 @@ def stationary(
             allows (rounded input: pass it through `normalize_rows`).
 
     Cost:
-        About 15 to 30 products of one vector, or one factorisation; memory n^2 where
+        About 10 to 70 products of one vector, or one factorisation; memory n^2 where
         the matrix fits the budget, else O(n d).
 
     Sources:
@@ -99,8 +103,12 @@ def stationary(
         message = f"max_iterations must be a whole number >= 1, not {max_iterations!r}"
         raise ShapeError(message)
     options = _Options(tolerance, solver, max_iterations)
-    solved = [_solve_chain(chain, options) for chain in transition.chains()]
+    with torch.no_grad():
+        solved = [_solve_chain(chain, options) for chain in transition.chains()]
     result = _collect(solved, transition.batch_shape)
+    if torch.is_grad_enabled() and transition.requires_grad:
+        attached = with_gradient(transition, result.distribution)
+        result = replace(result, distribution=attached)
     if result.outcome is not Outcome.CONVERGED and on_failure != "return":
         _report(result, tolerance, on_failure)
     return result

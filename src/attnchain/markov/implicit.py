@@ -1,0 +1,82 @@
+r"""Gradients of a stationary distribution, by implicit differentiation.
+
+$\pi = \pi P$ gives $d\pi = (\pi\, dP)\,(1 - P + \mathbf 1 \pi)^{-1}$: one
+differentiable push at the solution, and for a gradient g one solve of
+$\lambda = P \lambda + g - (\pi g) \mathbf 1$. Constants in lambda do not matter, since
+$\pi\, dP$ sums to zero. This holds for any irreducible chain, damped or not, and for
+the column-normalised form.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from attnchain.errors import NumericalWarning
+from attnchain.markov.gmres import minimise
+from attnchain.markov.linear import Equations
+from attnchain.operators import AbstractTransition, stored
+
+_RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-10}
+"""Residual of the adjoint equations, relative to the incoming gradient."""
+_MAX_ITERATIONS = 1_000
+
+
+def with_gradient(transition: AbstractTransition, distribution: Tensor) -> Tensor:
+    """The same distribution, differentiable in what the transition is made of.
+
+    Args:
+        transition: One chain or a batch.
+        distribution: Its stationary distribution, `(*batch, n)`, float64.
+
+    Returns:
+        The distribution's values; backward costs one adjoint solve for each chain.
+    """
+    moved = transition.push(distribution.to(transition.dtype))
+    return _Implicit.apply(moved.double(), distribution, transition)
+
+
+class _Implicit(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, moved: Tensor, distribution: Tensor, transition: AbstractTransition
+    ) -> Tensor:
+        ctx.save_for_backward(distribution)
+        ctx.transition = transition
+        return distribution.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (distribution,) = ctx.saved_tensors
+        n = distribution.shape[-1]
+        flat = zip(
+            ctx.transition.chains(),
+            distribution.reshape(-1, n),
+            gradient.reshape(-1, n),
+            strict=True,
+        )
+        solved = [_adjoint(chain, pi, g) for chain, pi, g in flat]
+        return torch.stack(solved).view(gradient.shape), None, None
+
+
+def _adjoint(chain: AbstractTransition, pi: Tensor, gradient: Tensor) -> Tensor:
+    """Lambda of one chain."""
+    right = (gradient - pi @ gradient).to(chain.dtype)
+    ones = torch.ones_like(right)
+    equations = Equations(stored(chain), "pull", 1.0, right, ones)
+    target = _RELATIVE[chain.dtype] * float(right.abs().sum())
+    found, _ = minimise(equations, target=target, max_iterations=_MAX_ITERATIONS)
+    reached = float(equations.residual(found).abs().sum())
+    if reached > 100 * target:
+        warnings.warn(
+            f"the gradient of the stationary distribution is known to {reached:.1g} "
+            f"only (L1 residual, wanted {target:.1g}); lower damping",
+            NumericalWarning,
+            stacklevel=2,
+        )
+    return found.double()
