@@ -55,13 +55,12 @@ def unfused_timm(tiny):
 
 
 def eager_processor(tiny):
-    """the scores of diffusers' eager attention processor"""
+    """the scores of diffusers' eager attention processor for the same input"""
     importable_torchvision()
     from diffusers.models.attention_processor import Attention, AttnProcessor
 
     modules = [m for m in tiny.model.modules() if isinstance(m, Attention)]
-    before = [module.processor for module in modules]
-    matrices = []
+    calls, matrices = noted_calls(tiny, modules), []
 
     def keeping(module):
         compute = type(module).get_attention_scores
@@ -73,12 +72,13 @@ def eager_processor(tiny):
 
         return get_attention_scores
 
-    for module in modules:
+    for module, args, kwargs in calls:
+        before = module.processor
         module.set_processor(AttnProcessor())
         module.get_attention_scores = keeping(module)
-    tiny.run()
-    for module, processor in zip(modules, before, strict=True):
-        module.set_processor(processor)
+        with torch.no_grad():
+            module(*args, **kwargs)
+        module.set_processor(before)
         del module.get_attention_scores
     return matrices
 
@@ -88,12 +88,8 @@ def torch_weights(tiny):
     modules = [
         m for m in tiny.model.modules() if isinstance(m, torch.nn.MultiheadAttention)
     ]
-    calls = []
-    run_hooked(
-        tiny, modules, lambda module, *given: calls.append((module, *given)), outer=True
-    )
     matrices = []
-    for module, args, kwargs in calls:
+    for module, args, kwargs in noted_calls(tiny, modules):
         asked = kwargs | {"need_weights": True, "average_attn_weights": False}
         with torch.no_grad():
             matrices.append(module(*args, **asked)[1])
@@ -163,10 +159,17 @@ def own_projections(tiny):
     return matrices
 
 
-def run_hooked(tiny, modules, hook, *, outer=False):
-    """Runs the model with hooks before some modules, and removes them."""
+def noted_calls(tiny, modules):
+    """Each call of some modules while the model runs: module, args, kwargs."""
+    calls = []
+    run_hooked(tiny, modules, lambda module, *given: calls.append((module, *given)))
+    return calls
+
+
+def run_hooked(tiny, modules, hook):
+    """Runs the model, all its modules called, with hooks before some of them."""
     before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(not outer and before)
+    torch.backends.mha.set_fastpath_enabled(False)
     hooks = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in modules]
     tiny.run()
     for handle in hooks:
