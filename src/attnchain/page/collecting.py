@@ -28,7 +28,8 @@ from attnchain.page.data import PageData
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LONGER_SIDE = 448
+LONGER_SIDE = 32
+"""Patches along the longer side."""
 MAX_NUMBERS = 9_600_000
 """Query and key entries that fit a page of 15 MB: 72 heads of 64, 1,024 patches."""
 MAX_SETS = 8
@@ -52,8 +53,8 @@ def collect(
         model: What `attnchain.models.load` returns.
         picture: A Pillow picture.
         title: Heading of the page.
-        size: Longer side the model sees, in pixels; by default 448, or less where the
-            model has so many heads that the page would exceed 15 MB.
+        size: Longer side the model sees, in pixels; by default 32 patches, or fewer
+            where the model has so many heads that the page would exceed 15 MB.
 
     Returns:
         The data of one page.
@@ -68,10 +69,11 @@ def collect(
         One run of the model and |lambda_2| of each head: about 15 seconds on one core
         for 72 heads and 1,024 patches.
     """
-    grid, layers = _chains(model, picture, size or LONGER_SIDE)
+    default = LONGER_SIDE * model.patch_size
+    grid, layers = _chains(model, picture, default if size is None else size)
     numbers = sum(layer.q.numel() + layer.k.numel() for layer in layers)
     if size is None and numbers > MAX_NUMBERS:
-        fitting = int(LONGER_SIDE * math.sqrt(MAX_NUMBERS / numbers))
+        fitting = int(default * math.sqrt(MAX_NUMBERS / numbers))
         grid, layers = _chains(model, picture, max(fitting, 2 * model.patch_size))
     if grid.n_patches < 2:
         message = f"a page needs at least two patches, but the picture has {grid}"
@@ -104,20 +106,24 @@ def _chains(
     layers = []
     for record in attention.matching():
         chain = record.transition()
-        plain = isinstance(chain, AttentionTransition) and chain.mask is None
-        if not plain or chain.causal or chain.n_states != grid.n_tokens:
+        if (
+            not isinstance(chain, AttentionTransition)
+            or chain.mask is not None
+            or chain.causal
+            or chain.n_states != grid.n_tokens
+        ):
             message = (
                 f"{record.site} of {model.name!r} is not a plain softmax over the "
                 f"{grid.n_tokens} tokens of the picture; a page needs that"
             )
             raise UnsupportedModelError(message)
-        layers.append(chain[0].restrict(grid.patches).to("cpu"))
+        patches = chain.restrict(grid.patches)
+        q, k = patches.q[0].cpu(), patches.k[0].cpu()
+        layers.append(AttentionTransition(q, k, scale=patches.scale))
     return grid, tuple(layers)
 
 
-def _mixture(
-    layers: list[AttentionTransition], lambda2: Tensor
-) -> AbstractTransition:
+def _mixture(layers: list[AttentionTransition], lambda2: Tensor) -> AbstractTransition:
     """The mixture as one stored chain: its products are needed hundreds of times."""
     weights = lambda2.double() / lambda2.double().sum()
     return DenseTransition(mix(layers, list(weights)).to_dense())

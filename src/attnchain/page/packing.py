@@ -1,7 +1,7 @@
 """Queries and keys of many heads in few bytes, every probability within 1e-3."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -13,6 +13,8 @@ from attnchain.operators import AttentionTransition
 
 COARSEST_STEP = 5e-4
 """Contribution of one component's rounding to a score; keeps TokenRank to 1e-3."""
+FINEST_STEP = 1e-6
+"""Below it, float32 and 16 bits, not the step, limit accuracy."""
 LARGEST_ERROR = 9e-4
 """Largest error of a transition probability allowed to storage."""
 
@@ -80,21 +82,19 @@ def store_heads(layer: AttentionTransition) -> list[StoredHead]:
 
 def _store(q: Tensor, k: Tensor) -> StoredHead:
     exact = (q @ k.T).softmax(-1)
-    balanced = _balanced(q, k - k.mean(0))
-    step, error = COARSEST_STEP, float("inf")
-    stored = StoredHead.rounded(*balanced, step)
-    for _ in range(8):
+    balanced_q, balanced_k = _balanced(q, k - k.mean(0))
+    step = COARSEST_STEP
+    while True:
+        stored = StoredHead.rounded(balanced_q, balanced_k, step)
         error = float((stored.chain().to_dense() - exact).abs().max())
-        if error <= LARGEST_ERROR:
-            break
+        if error <= LARGEST_ERROR or step < FINEST_STEP:
+            return replace(stored, error=error)
         step *= 0.9 * LARGEST_ERROR / error
-        stored = StoredHead.rounded(*balanced, step)
-    return StoredHead(
-        stored.q_codes, stored.k_codes, stored.q_steps, stored.k_steps, error
-    )
 
 
-def _balanced(q: Float[Tensor, "n d"], k: Float[Tensor, "n d"]) -> tuple[Tensor, ...]:
+def _balanced(
+    q: Float[Tensor, "n d"], k: Float[Tensor, "n d"]
+) -> tuple[Tensor, Tensor]:
     """Queries and keys with the same products, in the singular vectors of Q Kᵀ."""
     q_basis, q_factor = torch.linalg.qr(q)
     k_basis, k_factor = torch.linalg.qr(k)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -70,10 +71,9 @@ def page_html(data: PageData) -> str:
     """
     stored = [store_heads(layer) for layer in data.layers]
     error = max(head.error for heads in stored for head in heads)
-    scripts = [_text(f"js/{name}.js") for name in SCRIPTS]
-    style = _text("page.css")
-    return Template(_text("template.html")).substitute(
-        policy=_policy(scripts, style),
+    style = asset("page.css")
+    return Template(asset("template.html")).substitute(
+        policy=policy(SCRIPTS, style),
         style=style,
         title=html.escape(data.title),
         model=html.escape(data.model),
@@ -85,11 +85,39 @@ def page_html(data: PageData) -> str:
             f"{_base64(pack_heads(heads))}</script>"
             for heads in stored
         ),
-        scripts="\n".join(
-            f'<script id="{name}-js">{text}</script>'
-            for name, text in zip(SCRIPTS, scripts, strict=True)
-        ),
+        scripts=script_elements(SCRIPTS),
     )
+
+
+def asset(name: str) -> str:
+    """Return the text of a file that comes with this package."""
+    return files("attnchain.page").joinpath(name).read_text("utf-8")
+
+
+def script_elements(names: Sequence[str]) -> str:
+    """Return the scripts as elements, in order, each with its name as id."""
+    return "\n".join(
+        f'<script id="{name}-js">{asset(f"js/{name}.js")}</script>' for name in names
+    )
+
+
+def policy(scripts: Sequence[str], style: str, *, more: str = "") -> str:
+    """Return a content security policy under which nothing is loaded from outside.
+
+    Args:
+        scripts: Names of the scripts that may run.
+        style: The one style sheet.
+        more: A directive that loosens it.
+    """
+    allowed = " ".join(_digest(asset(f"js/{name}.js")) for name in scripts)
+    rules = (
+        "default-src 'none'",
+        f"script-src {allowed}",
+        f"style-src {_digest(style)}",
+        *("img-src data: blob:", "worker-src blob:"),
+        *("base-uri 'none'", "form-action 'none'"),
+    )
+    return "; ".join([*rules, more] if more else rules)
 
 
 def _facts(data: PageData, error: float) -> dict[str, Any]:
@@ -138,15 +166,6 @@ def _picture(data: PageData) -> str:
     return f"data:image/jpeg;base64,{_base64(stream.getvalue())}"
 
 
-def _policy(scripts: list[str], style: str) -> str:
-    """A content security policy under which the page can load nothing from outside."""
-    allowed = " ".join(_digest(text) for text in scripts)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; "
-        "img-src data: blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
-    )
-
-
 def _digest(text: str) -> str:
     return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
 
@@ -158,8 +177,3 @@ def _base64(content: bytes) -> str:
 def _json(value: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _text(name: str) -> str:
-    return files("attnchain.page").joinpath(name).read_text("utf-8")
-

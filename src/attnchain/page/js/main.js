@@ -20,7 +20,7 @@ class Page {
     this.sayWhenReady = false;
     this.stage = new Stage(id("canvas"), picture, facts);
     this.memberships = facts.sets.map(unpackMemberships);
-    this.walker = new Walker(facts, (p) => this.showProgress(p), (t) => this.fail(t));
+    this.walker = new Walker(facts, (p) => this.showProgress(p), sayFailure);
     this.heads = new HeadTable(id("heat"), facts, this.table, (l, h) => this.choose(l, h));
     this.prepare();
     connect(this);
@@ -141,12 +141,6 @@ class Page {
       : `TokenRank: ${bounces} bounces, last change ${scientific(change)}`;
   }
 
-  fail(text) {
-    id("progress").hidden = false;
-    id("progress-text").textContent = `This browser could not compute the chain: ${text}. ` +
-      "It needs Web Workers and DecompressionStream (browsers since 2023).";
-  }
-
   /** The probabilities on view, or null while they are computed. */
   values() {
     const { view, bounce } = this.state;
@@ -217,7 +211,13 @@ class Page {
   }
 }
 
+function sayFailure(text) {
+  id("progress").hidden = false;
+  id("progress-text").textContent = `This browser could not compute the chain: ${text}. ` +
+    "It needs Web Workers and DecompressionStream (browsers since 2023).";
+}
+
 id("source").decode().then(() => {
   const facts = JSON.parse(id("facts").textContent);
   window.attnchain = new Page(facts, id("source"));
-});
+}).catch((error) => sayFailure(error.message));

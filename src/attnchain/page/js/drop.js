@@ -1,0 +1,42 @@
+"use strict";
+// The start page of `attnchain serve`: sends one picture and opens its page.
+
+const zone = document.getElementById("drop");
+const chooser = document.getElementById("file");
+const said = document.getElementById("said");
+
+async function send(file) {
+  if (!file || chooser.disabled) return;
+  chooser.disabled = true;
+  said.textContent = `Reading the attention over ${file.name}. This takes about half a minute.`;
+  try {
+    const answer = await fetch("/pictures", {
+      method: "POST",
+      body: file,
+      headers: { "X-Picture-Name": encodeURIComponent(file.name) },
+    });
+    const { page, error } = await answer.json();
+    if (page) window.location.assign(page);
+    said.textContent = error ?? "";
+  } catch {
+    said.textContent = "The connection was lost: the picture is too large, or the server " +
+      "has stopped.";
+  }
+  chooser.disabled = false;
+  chooser.value = "";
+}
+
+chooser.addEventListener("change", () => send(chooser.files[0]));
+for (const kind of ["dragenter", "dragover"]) {
+  window.addEventListener(kind, (event) => {
+    event.preventDefault();
+    zone.classList.add("over");
+  });
+}
+for (const kind of ["dragleave", "drop"]) {
+  window.addEventListener(kind, () => zone.classList.remove("over"));
+}
+window.addEventListener("drop", (event) => {
+  event.preventDefault();
+  send(event.dataTransfer.files[0]);
+});

@@ -1,0 +1,234 @@
+"""The page for pictures dropped on it: a small server on this computer only."""
+
+import html
+import json
+import queue
+import secrets
+import socket
+import sys
+import tempfile
+import urllib.parse
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from attnchain.errors import ChainError, OutputError
+from attnchain.models import LoadedModel, read_picture
+from attnchain.page.collecting import collect
+from attnchain.page.jobs import MakePage, Worker
+from attnchain.page.writing import asset, page_html, policy, script_elements
+
+ADDRESS = "127.0.0.1"
+MAX_UPLOAD = 50_000_000
+KEPT_PAGES = 3
+SILENCE = 30.0
+"""Seconds an upload may pause before the connection is closed."""
+
+
+@contextmanager
+def page_server(
+    model: LoadedModel, *, port: int = 0, max_upload: int = MAX_UPLOAD
+) -> Iterator["PageServer"]:
+    """A server on 127.0.0.1 that makes a page of every picture dropped on it.
+
+    Pictures are checked as by `attnchain.models.read_picture`. They are kept in a
+    temporary folder while they are worked on; the last three pages stay in memory.
+    Requests name no file: a page is found by a random word. Requests from other
+    sites are refused.
+
+    Args:
+        model: What `attnchain.models.load` returns.
+        port: Port to listen on; 0 takes a free one.
+        max_upload: Largest picture file, in bytes.
+
+    Yields:
+        The server; call `serve_forever()`. On exit it is closed and its files are
+        gone.
+
+    Raises:
+        OutputError: The port cannot be used.
+    """
+
+    def make_page(picture: Path, title: str) -> str:
+        return page_html(collect(model, read_picture(picture), title=title))
+
+    with tempfile.TemporaryDirectory(
+        prefix="attnchain-", ignore_cleanup_errors=True
+    ) as folder:
+        start = start_page(model.name, model.note, max_upload)
+        server = PageServer(port, make_page, Path(folder), start, max_upload)
+        try:
+            yield server
+        finally:
+            server.server_close()
+            server.worker.stop(patience=2)
+
+
+def start_page(model: str, note: str, max_upload: int) -> str:
+    """Return the page that takes pictures.
+
+    Args:
+        model: Name of the model.
+        note: What its weights are.
+        max_upload: Largest picture file, in bytes.
+    """
+    style = asset("page.css")
+    return Template(asset("drop.html")).substitute(
+        policy=policy(["drop"], style, more="connect-src 'self'"),
+        style=style,
+        model=html.escape(model),
+        note=html.escape(note),
+        limit=f"{max_upload / 1e6:g} MB",
+        scripts=script_elements(["drop"]),
+    )
+
+
+class PageServer(ThreadingHTTPServer):
+    """Holds the queue and the newest pages; see `page_server`."""
+
+    daemon_threads = True
+
+    def __init__(
+        self, port: int, make_page: MakePage, folder: Path, start: str, max_upload: int
+    ) -> None:
+        try:
+            super().__init__((ADDRESS, port), PageHandler)
+        except (OSError, OverflowError) as error:
+            message = f"cannot listen on port {port} ({error}); choose another"
+            raise OutputError(message) from error
+        self.worker = Worker(make_page)
+        self.folder = folder
+        self.start = start.encode()
+        self.max_upload = max_upload
+        self.pages: OrderedDict[str, bytes] = OrderedDict()
+
+    @property
+    def url(self) -> str:
+        """Address of the start page."""
+        return f"http://{ADDRESS}:{self.server_port}/"
+
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any
+    ) -> None:
+        """Report faults of ours, not browsers that left."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def keep(self, page: str) -> str:
+        """Keeps a page under a new random word, and drops the oldest beyond three."""
+        word = secrets.token_urlsafe(16)
+        self.pages[word] = page.encode()
+        while len(self.pages) > KEPT_PAGES:
+            self.pages.popitem(last=False)
+        return word
+
+
+class PageHandler(BaseHTTPRequestHandler):
+    """One request: the start page, a finished page, or a picture to work on."""
+
+    server: PageServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    timeout = SILENCE
+    server_version = "attnchain"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answer with the start page, or a page by its word."""
+        page = self.server.start
+        if self.path != "/":
+            page = self.server.pages.get(self.path.removeprefix("/pages/"))
+        if not self._from_here():
+            self._refuse(HTTPStatus.FORBIDDEN, "ask for this page by its own address")
+        elif page is None:
+            self._refuse(
+                HTTPStatus.NOT_FOUND,
+                "no such page: only the last few are kept, drop the picture again",
+            )
+        else:
+            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", page)
+
+    def do_POST(self) -> None:
+        """Make a page of the picture in the request."""
+        if not self._from_here():
+            self._refuse(HTTPStatus.FORBIDDEN, "pictures are taken from this page only")
+        elif self.path != "/pictures":
+            self._refuse(HTTPStatus.NOT_FOUND, "pictures go to /pictures")
+        elif (length := self._length()) is not None:
+            content = self.rfile.read(length)
+            if len(content) < length:
+                self._refuse(HTTPStatus.BAD_REQUEST, "the picture was cut short")
+            else:
+                self._make_page(content)
+
+    def _make_page(self, content: bytes) -> None:
+        title = urllib.parse.unquote(self.headers.get("X-Picture-Name", ""))[:120]
+        title = title or "picture"
+        picture = self.server.folder / secrets.token_hex(16)
+        try:
+            picture.write_bytes(content)
+            page = self.server.worker.submit(picture, title).result()
+            word = self.server.keep(page)
+        except queue.Full:
+            message = "too many pictures are waiting; try again in a minute"
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, message)
+        except CancelledError:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping")
+        except ChainError as error:
+            message = str(error).replace(str(picture), title)
+            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, message)
+        else:
+            self._json(HTTPStatus.CREATED, {"page": f"/pages/{word}"})
+        finally:
+            picture.unlink(missing_ok=True)
+
+    def _from_here(self) -> bool:
+        """Whether host and origin are ours: no other site, no borrowed name."""
+        port = self.server.server_port
+        hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+        origin = self.headers.get("Origin")
+        own = origin is None or origin in {f"http://{host}" for host in hosts}
+        return own and self.headers.get("Host") in hosts
+
+    def _length(self) -> int | None:
+        """Size of the picture, or None after refusing it."""
+        given = self.headers.get("Content-Length", "")
+        if not given.isascii() or not given.isdigit() or int(given) == 0:
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "send one picture with its length")
+            return None
+        if int(given) > self.server.max_upload:
+            message = (
+                f"the picture has {int(given) / 1e6:.1f} MB, at most "
+                f"{self.server.max_upload / 1e6:g} MB are taken; make it smaller"
+            )
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+            return None
+        return int(given)
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        self.close_connection = True
+        self._json(status, {"error": message})
+
+    def _json(self, status: HTTPStatus, value: dict[str, str]) -> None:
+        self._answer(status, "application/json", json.dumps(value).encode())
+
+    def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        for name, value in (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(content))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+            ("Referrer-Policy", "no-referrer"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the browser shows what went wrong."""

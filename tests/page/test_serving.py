@@ -1,0 +1,241 @@
+"""The server: only this computer, only its own page, only pictures, one at a time."""
+
+import http.client
+import io
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from attnchain.errors import ImageError, OutputError
+from attnchain.page.jobs import Worker
+from attnchain.page.serving import KEPT_PAGES, page_server
+
+
+@pytest.fixture(scope="module")
+def server(tiny):
+    with running(tiny) as started:
+        yield started
+
+
+@contextmanager
+def running(model, **options):
+    with page_server(model, **options) as started:
+        thread = threading.Thread(target=started.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield started
+        finally:
+            started.shutdown()
+            thread.join()
+
+
+def ask(server, method, path, body=None, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+    finally:
+        connection.close()
+
+
+def png(picture):
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def said(content):
+    return json.loads(content)["error"]
+
+
+def test_a_dropped_picture_becomes_a_page(server, picture):
+    named = {"X-Picture-Name": "my%20%3Cpicture%3E.png"}
+    status, content, _ = ask(server, "POST", "/pictures", png(picture), **named)
+    assert status == 201
+    status, page, headers = ask(server, "GET", json.loads(content)["page"])
+    assert status == 200
+    assert "<h1>my &lt;picture&gt;.png</h1>" in page.decode()
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert list(server.folder.iterdir()) == []
+
+
+def test_only_the_newest_pages_are_kept(server, picture):
+    words = [server.keep(str(i)) for i in range(KEPT_PAGES + 1)]
+    assert ask(server, "GET", f"/pages/{words[0]}")[0] == 404
+    assert ask(server, "GET", f"/pages/{words[-1]}")[1] == str(KEPT_PAGES).encode()
+
+
+def test_what_is_no_picture_is_refused_by_its_own_name(server):
+    named = {"X-Picture-Name": "letter.txt"}
+    status, content, _ = ask(server, "POST", "/pictures", b"hello", **named)
+    assert status == 422
+    assert "not a picture" in said(content)
+    assert "letter.txt" in said(content)
+    assert str(server.folder) not in said(content)
+    assert list(server.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/../etc/passwd", "/pages/", "/pages/../../etc/passwd", "/x", "//x"]
+)
+def test_no_path_leads_to_a_file(server, path):
+    status, content, _ = ask(server, "GET", path)
+    assert status == 404
+    assert "no such page" in said(content)
+
+
+def test_pictures_go_to_one_place(server):
+    assert ask(server, "POST", "/elsewhere", b"x")[0] == 404
+
+
+def test_other_sites_and_names_are_refused(server, picture):
+    body = png(picture)
+    evil = {"Origin": "http://elsewhere.example"}
+    assert ask(server, "POST", "/pictures", body, **evil)[0] == 403
+    borrowed = {"Host": f"elsewhere.example:{server.server_port}"}
+    assert ask(server, "GET", "/", **borrowed)[0] == 403
+    own = {"Origin": f"http://localhost:{server.server_port}"}
+    assert ask(server, "POST", "/pictures", body, **own)[0] == 201
+
+
+def test_a_picture_needs_a_length(server):
+    assert ask(server, "POST", "/pictures", b"")[0] == 411
+    assert ask(server, "POST", "/pictures", **{"Content-Length": "-4"})[0] == 411
+
+
+def test_a_picture_that_is_too_large_is_refused_unread(tiny):
+    with running(tiny, max_upload=10) as server:
+        status, content, _ = ask(
+            server, "POST", "/pictures", **{"Content-Length": "11000000"}
+        )
+    assert status == 413
+    assert "11.0 MB" in said(content)
+
+
+def test_a_picture_cut_short_is_refused(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.putrequest("POST", "/pictures")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"only this")
+    connection.sock.shutdown(1)
+    answer = connection.getresponse()
+    assert answer.status == 400
+    assert "cut short" in said(answer.read())
+    connection.close()
+
+
+def test_the_server_listens_on_loopback_only_and_says_when_it_cannot(server, tiny):
+    assert server.server_address[0] == "127.0.0.1"
+    taken = f"cannot listen on port {server.server_port}"
+    with (
+        pytest.raises(OutputError, match=taken),
+        page_server(tiny, port=server.server_port),
+    ):
+        pass
+
+
+def test_closing_ends_the_worker_and_removes_the_folder(tiny):
+    with running(tiny) as server:
+        folder, worker = server.folder, server.worker
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert not worker._thread.is_alive()
+
+
+def test_pictures_wait_in_line_and_not_too_many(tmp_path):
+    release, running_now, most = threading.Event(), [], []
+
+    def slow(_, title):
+        running_now.append(title)
+        most.append(len(running_now))
+        assert release.wait(30)
+        running_now.remove(title)
+        if title == "bad":
+            raise ImageError("bad")
+        return title
+
+    worker = Worker(slow, waiting=2)
+    first = worker.submit(tmp_path, "first")
+    while not running_now:
+        time.sleep(0.01)
+    waiting = [worker.submit(tmp_path, title) for title in ("bad", "last")]
+    import queue
+
+    with pytest.raises(queue.Full):
+        worker.submit(tmp_path, "too many")
+    release.set()
+    assert first.result(30) == "first"
+    with pytest.raises(ImageError):
+        waiting[0].result(30)
+    assert waiting[1].result(30) == "last"
+    assert max(most) == 1
+    worker.stop(patience=30)
+
+
+def test_stopping_drops_what_waits(tmp_path):
+    release = threading.Event()
+    worker = Worker(lambda _, title: title if release.wait(30) else "")
+    first = worker.submit(tmp_path, "first")
+    while not first.running():
+        time.sleep(0.01)
+    waiting = worker.submit(tmp_path, "waiting")
+    worker.stop(patience=0)
+    assert waiting.cancelled()
+    release.set()
+    assert first.result(30) == "first"
+
+
+def test_a_full_queue_is_said(tiny, picture):
+    with running(tiny) as server:
+        release = threading.Event()
+        server.worker.stop(patience=30)
+        server.worker = Worker(lambda *_: str(release.wait(30)), waiting=1)
+        busy = server.worker.submit(server.folder, "busy")
+        while not busy.running():
+            time.sleep(0.01)
+        server.worker.submit(server.folder, "waiting")
+        status, content, _ = ask(server, "POST", "/pictures", png(picture))
+        release.set()
+    assert status == 503
+    assert "too many pictures" in said(content)
+
+
+def test_the_start_page_takes_a_picture_in_a_browser(
+    server, picture, open_page, settle
+):
+    seen = open_page(server.url, ready=False)
+    page = seen.page
+    page.locator("#file").set_input_files(
+        {"name": "letter.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    page.get_by_text("not a picture").wait_for()
+    page.locator("#file").set_input_files(
+        {"name": "halves.png", "mimeType": "image/png", "buffer": png(picture)}
+    )
+    page.wait_for_url("**/pages/*")
+    settle(page)
+    assert page.locator("h1").inner_text() == "halves.png"
+    own = (server.url, "blob:", "data:")
+    assert all(url.startswith(own) for url in seen.requests)
+    # The browser itself notes the refused file; nothing else is said.
+    assert all("422" in text for text in seen.said)
+
+
+def test_a_picture_can_be_dropped(server, picture, open_page, settle):
+    page = open_page(server.url, ready=False, numbers=True).page
+    page.evaluate(
+        """(bytes) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png"));
+          window.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer }));
+        }""",
+        list(png(picture)),
+    )
+    page.wait_for_url("**/pages/*")
+    settle(page)
+    assert page.locator("h1").inner_text() == "dropped.png"
