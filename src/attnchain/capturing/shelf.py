@@ -44,7 +44,8 @@ class Shelf:
         Raises:
             CaptureBudgetError: It does not fit.
         """
-        self._keep_fitting(yet=True)
+        if self.choice.counts_back:
+            self._keep_fitting(yet=True)
         if self.held + nbytes > self.max_bytes:
             message = (
                 f"keeping {site} takes {nbytes:,} bytes; with the {self.held:,} bytes "

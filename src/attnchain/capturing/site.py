@@ -93,6 +93,11 @@ class Choice:
         }
         return cls(**{**selection, **numbers})
 
+    @property
+    def counts_back(self) -> bool:
+        """Tells whether a layer or step is counted from the end."""
+        return any(number < 0 for number in (*(self.layers or ()), *(self.steps or ())))
+
     def fits_place(self, name: str, kind: Kind) -> bool:
         """Tells whether a module's name and kind are chosen."""
         return self.fits_name(name) and self.kind in (None, kind)
