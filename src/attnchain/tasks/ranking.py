@@ -3,18 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnchain.errors import ShapeError
 from attnchain.markov import Outcome, stationary
 from attnchain.markov.propagation import Direction, oriented
-from attnchain.operators import (
-    AbstractTransition,
-    AttentionTransition,
-    Damped,
-    as_transition,
-)
+from attnchain.operators import AbstractTransition, Damped, as_transition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +31,9 @@ class TokenRank:
         outcome: How the solver ended.
         direction: "incoming" or "outgoing".
         damping: Probability of following attention rather than jumping.
-        absorbing: Tokens an undamped walk cannot leave: the first one under a causal
-            mask, which takes all incoming rank as damping goes to 1. Empty when the
-            attention is not causal.
+        absorbing: The first token, where an undamped walk cannot leave it, as under a
+            causal mask: it takes all incoming rank as damping goes to 1. Then damp
+            more, drop it with `restrict` before ranking, or rank "outgoing".
     """
 
     distribution: Float[Tensor, "*batch n"]
@@ -138,7 +134,6 @@ def token_rank(
     chain = as_transition(transition)
     damped = Damped(chain, damping, personalization)
     found = stationary(oriented(damped, direction), tolerance=tolerance)
-    causal = isinstance(chain, AttentionTransition) and chain.causal
     return TokenRank(
         distribution=found.distribution,
         error_bound=found.error_bound,
@@ -148,5 +143,12 @@ def token_rank(
         outcome=found.outcome,
         direction=direction,
         damping=damping,
-        absorbing=(0,) if causal else (),
+        absorbing=(0,) if _absorbs_first(chain) else (),
     )
+
+
+def _absorbs_first(chain: AbstractTransition) -> bool:
+    """Whether a walk that reaches the first token stays there, in every chain."""
+    first = torch.zeros(chain.n_states, dtype=chain.dtype, device=chain.device)
+    first[0] = 1
+    return chain.n_states > 1 and not bool(chain.push(first)[..., 1:].any())
