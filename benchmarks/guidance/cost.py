@@ -91,9 +91,8 @@ def clocked(step) -> float:
 
 
 def report(title: str, seconds: dict[str, list[float]]) -> None:
-    print(
-        f"{title}\n\n| step | ms (median) | times plain | times SAG |\n|---|---|---|---|"
-    )
+    print(f"{title}\n")
+    print("| step | ms (median) | times plain | times SAG |\n|---|---|---|---|")
     for name, values in seconds.items():
         ratios = [
             statistics.median(a / b for a, b in zip(values, seconds[base], strict=True))

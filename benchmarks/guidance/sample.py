@@ -86,7 +86,7 @@ def sample(model, scheduler, guidance, *, noise: torch.Tensor, steps: int) -> tu
         return run(), 0.0
     with guide(model, guidance, scheduler=scheduler) as guided:
         pictures = run()
-    return pictures, float(np.mean(guided.masked))
+    return pictures, float(np.mean(guided.masked or [0.0]))
 
 
 def make_chunk(path: Path, args, cell: str, seed: int, chunk: int) -> float:
@@ -101,7 +101,8 @@ def make_chunk(path: Path, args, cell: str, seed: int, chunk: int) -> float:
     seconds = time.perf_counter() - began
     pixels = pictures.add(1).mul(127.5).round().clamp(0, 255).byte().numpy()
     settings = {} if guidance is None else guidance.describe()
-    settings |= {"cell": cell, "seed": seed, "chunk": chunk, "steps": args.steps}
+    settings |= {"cell": cell, "seed": seed, "chunk": chunk}
+    settings |= {"steps": args.steps, "shift": args.shift, "model": args.model.name}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part.npz")
     np.savez_compressed(
@@ -123,10 +124,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--shift", type=float, default=3.0)
     torch.set_num_threads(1)
     args = parser.parse_args()
     args.network = load_model(args.model)
-    args.scheduler = build("FlowMatchEulerDiscreteScheduler")
+    args.scheduler = build("FlowMatchEulerDiscreteScheduler", shift=args.shift)
     for seed in args.seeds:
         for cell in args.cells:
             spent = 0.0

@@ -18,14 +18,22 @@ NAMES = ("FD", "KID", "IS", "precision", "recall")
 
 
 def reference(args, network) -> dict:
-    """Moments of the training pictures, features of held-out ones."""
-    mean, covariance = moments(describe(network, load(args.data, "train")[0])[0])
-    held_out = describe(network, load(args.data, "t10k")[0])
+    """Moments of the training pictures, features of held-out ones.
+
+    Every feature is scaled to mean 0 and deviation 1 over the training pictures.
+    """
+    train, _ = describe(network, load(args.data, "train")[0])
+    center, spread = train.mean(0), train.std(0)
+    mean, covariance = moments((train - center) / spread)
+    features, probabilities = describe(network, load(args.data, "t10k")[0])
+    features = (features - center) / spread
+    half = slice(args.count, 2 * args.count)
     return {
+        "scale": (center, spread),
         "mean": mean,
         "covariance": covariance,
-        "features": held_out[0][: args.count],
-        "rest": tuple(part[args.count : 2 * args.count] for part in held_out),
+        "features": features[: args.count],
+        "rest": (features[half], probabilities[half]),
     }
 
 
@@ -43,6 +51,8 @@ def score_cell(folder: Path, args, network, real: dict) -> list[dict]:
         if len(list(seed.glob("[0-9][0-9][0-9].npz"))) * 250 < args.count:
             continue
         features, probabilities, masked = made(seed, args.count, network)
+        center, spread = real["scale"]
+        features = (features - center) / spread
         rows.append(all_scores(real, features, probabilities) | {"masked": masked})
     return rows
 

@@ -74,7 +74,7 @@ def save_state(path: Path, step: int, parts: dict) -> None:
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     pictures, _ = load(args.data, "train")
-    model = build_model()
+    model = load_model(args.start) if args.start else build_model()
     average = copy.deepcopy(model).requires_grad_(requires_grad=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.01)
     parts = {"model": model, "average": average, "optimizer": optimizer}
@@ -127,7 +127,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--out", type=Path, default=Path("fashion_dit.safetensors"))
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--start", type=Path, help="weights to train on from")
+    parser.add_argument("--steps", type=int, default=4_500)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
