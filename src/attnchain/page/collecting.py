@@ -33,6 +33,7 @@ LONGER_SIDE = 32
 MAX_NUMBERS = 9_600_000
 """Query and key entries that fit a page of 15 MB: 72 heads of 64, 1,024 patches."""
 MAX_SETS = 8
+LAMBDA2_TOLERANCE = 3e-4
 SHOWN_SIDE = 1024
 
 
@@ -78,7 +79,12 @@ def collect(
     if grid.n_patches < 2:
         message = f"a page needs at least two patches, but the picture has {grid}"
         raise GridError(message)
-    lambda2 = torch.stack([second_eigenvalue(layer).modulus for layer in layers])
+    lambda2 = torch.stack(
+        [
+            second_eigenvalue(layer, tolerance=LAMBDA2_TOLERANCE).modulus
+            for layer in layers
+        ]
+    )
     mixed = range(len(layers) - math.ceil(len(layers) / 4), len(layers))
     sets, proposed = _sets(_mixture([layers[i] for i in mixed], lambda2[mixed.start :]))
     return PageData(

@@ -169,22 +169,24 @@ class PageHandler(BaseHTTPRequestHandler):
         title = urllib.parse.unquote(self.headers.get("X-Picture-Name", ""))[:120]
         title = title or "picture"
         picture = self.server.folder / secrets.token_hex(16)
+        page, status, refusal = None, HTTPStatus.SERVICE_UNAVAILABLE, ""
         try:
             picture.write_bytes(content)
             page = self.server.worker.submit(picture, title).result()
-            word = self.server.keep(page)
         except queue.Full:
-            message = "too many pictures are waiting; try again in a minute"
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, message)
+            refusal = "too many pictures are waiting; try again in a minute"
         except CancelledError:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the server is stopping")
+            refusal = "the server is stopping"
         except ChainError as error:
-            message = str(error).replace(str(picture), title)
-            self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, message)
-        else:
-            self._json(HTTPStatus.CREATED, {"page": f"/pages/{word}"})
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            refusal = str(error).replace(str(picture), title)
         finally:
             picture.unlink(missing_ok=True)
+        if page is None:
+            self._refuse(status, refusal)
+        else:
+            word = self.server.keep(page)
+            self._json(HTTPStatus.CREATED, {"page": f"/pages/{word}"})
 
     def _from_here(self) -> bool:
         """Whether host and origin are ours: no other site, no borrowed name."""
