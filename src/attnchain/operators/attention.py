@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -26,10 +26,11 @@ from attnchain.operators.base import (
     computing_dtype,
     kept_states,
 )
+from attnchain.operators.fused import check_fused, prefers_fused
 from attnchain.operators.memory import fits_budget
-from attnchain.operators.product import Head, tiled_product
+from attnchain.operators.product import Head, TiledHead, tiled_product
 
-Backend = Literal["auto", "dense", "tiled"]
+Backend = Literal["auto", "dense", "tiled", "triton"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,8 +42,10 @@ class AttentionTransition(AbstractTransition):
 
     The chain is that of the given numbers: half-precision queries and keys are
     computed with in float32. Products keep one stored matrix for each chain when
-    all of them fit `memory_budget` (a quarter of the free memory, at most 2 GiB)
-    and otherwise form P in tiles, O(n) memory; `backend` overrides that rule.
+    all of them fit `memory_budget` (a quarter of the free memory, at most 2 GiB).
+    Otherwise, and wherever gradients are tracked, P is formed in pieces, O(n)
+    memory: by Triton kernels on CUDA, where those are installed and reproduce a
+    small chain, else in tiles. `backend` overrides that rule.
 
     Args:
         q: Queries `(*batch, n, d)`, after rotary embedding and normalisation.
@@ -51,11 +54,13 @@ class AttentionTransition(AbstractTransition):
         mask: What each query may see, broadcastable to `(*batch, n, n)`: boolean
             (True = may attend) or additive. `(n,)` masks keys for all queries.
         causal: State i sees states 0..i only.
-        backend: "dense" stores the matrices, "tiled" never does.
+        backend: "dense" stores the matrices, "tiled" and "triton" never do. The
+            kernels compute in float32; a float64 chain runs in tiles.
 
     Raises:
         ShapeError: The shapes differ (cross-attention is not a chain), the mask
-            does not broadcast, or there is no state.
+            does not broadcast, there is no state, or the backend cannot run.
+        MissingExtraError: The backend is "triton" and Triton is not installed.
         NotStochasticError: Scores overflow or are not numbers, or a row is fully
             masked (raised by the first product).
 
@@ -78,9 +83,12 @@ class AttentionTransition(AbstractTransition):
 
     def __post_init__(self) -> None:
         _check_queries_and_keys(self.q, self.k)
-        if self.backend not in ("auto", "dense", "tiled"):
-            message = f"backend must be auto, dense or tiled, but is {self.backend!r}"
+        if self.backend not in get_args(Backend):
+            choices = ", ".join(get_args(Backend))
+            message = f"backend must be one of {choices}, but is {self.backend!r}"
             raise ShapeError(message)
+        if self.backend == "triton":
+            check_fused(self.q.device)
         if self.scale is None:
             object.__setattr__(self, "scale", self.q.shape[-1] ** -0.5)
         if self.mask is not None:
@@ -116,7 +124,10 @@ class AttentionTransition(AbstractTransition):
 
         Cost: one pass over the scores, O(n) memory.
         """
-        staying = [tiles.diagonal(head.scores, head.sums) for head in self._heads]
+        staying = [
+            tiles.diagonal(scores, head.sums)
+            for scores, head in zip(self._scores, self._heads, strict=True)
+        ]
         return torch.stack(staying).view(self.q.shape[:-1])
 
     def restrict(self, keep: Tensor | slice) -> "AttentionTransition":
@@ -208,7 +219,7 @@ class AttentionTransition(AbstractTransition):
     @cached_property
     def _stored(self) -> Tensor | None:
         """The matrices, where the backend rule says to keep them."""
-        if self.backend == "tiled":
+        if self.backend in ("tiled", "triton"):
             return None
         fits = fits_budget(self.shape, self.dtype, self.device)
         return self.to_dense() if fits or self.backend == "dense" else None
@@ -235,13 +246,34 @@ class AttentionTransition(AbstractTransition):
 
     @cached_property
     def _heads(self) -> tuple[Head, ...]:
-        """Scores and row sums of every chain."""
-        heads = []
-        for place, scores in zip(self._places, self._scores, strict=True):
-            sums = tiles.row_sums(scores)
-            _check_tops(sums.top, place)
-            heads.append(Head(scores, sums))
-        return tuple(heads)
+        """Every chain ready for products without a stored matrix."""
+        heads = self._fused_heads() if self._fused else self._tiled_heads()
+        for place, head in zip(self._places, heads, strict=True):
+            _check_tops(head.sums.top, place)
+        return heads
+
+    def _tiled_heads(self) -> tuple[Head, ...]:
+        return tuple(TiledHead(s, tiles.row_sums(s)) for s in self._scores)
+
+    def _fused_heads(self) -> tuple[Head, ...]:
+        from attnchain.operators.triton_kernels import FusedHead
+
+        n, d = self.q.shape[-2:]
+        query = self.q.detach().reshape(-1, n, d)
+        key = self.k.detach().reshape(-1, n, d)
+        return tuple(
+            FusedHead.prepare(
+                q, k, mask=scores.mask, causal=self.causal, scale=self._scale
+            )
+            for q, k, scores in zip(query, key, self._scores, strict=True)
+        )
+
+    @property
+    def _fused(self) -> bool:
+        if self.backend == "triton":
+            return self.dtype == torch.float32
+        chosen = self.backend == "auto" and self.dtype == torch.float32
+        return chosen and prefers_fused(self.device)
 
 
 def _check_queries_and_keys(q: Tensor, k: Tensor) -> None:

@@ -7,7 +7,7 @@ themselves a few products with P: O(r d) columns, still O(n) memory.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,9 +17,22 @@ from attnchain.operators import tiles
 from attnchain.operators.base import Side
 
 
+class Head(Protocol):
+    """One chain ready for products."""
+
+    @property
+    def sums(self) -> tiles.Rows:
+        """Row maxima and sums."""
+        ...
+
+    def multiply(self, vectors: Tensor, side: Side) -> Tensor:
+        """(r, n) vectors times P, or P times them."""
+        ...
+
+
 @dataclass(frozen=True)
-class Head:
-    """One chain ready for products: its scores and their row sums."""
+class TiledHead:
+    """A chain that is multiplied tile by tile: its scores and their row sums."""
 
     scores: tiles.Scores
     sums: tiles.Rows

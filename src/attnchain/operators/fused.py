@@ -1,0 +1,57 @@
+"""Whether the Triton kernels can be used here."""
+
+import os
+import warnings
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+from attnchain.errors import MissingExtraError, NumericalWarning, ShapeError
+from attnchain.operators import tiles
+
+_PROBE_ERROR = 1e-4
+
+
+def check_fused(device: torch.device) -> None:
+    """Raises where backend="triton" was asked for and cannot run."""
+    if find_spec("triton") is None:
+        message = 'backend="triton" needs the package triton: pip install triton'
+        raise MissingExtraError(message)
+    if not _runs_on(device):
+        message = (
+            f'backend="triton" needs a CUDA device, but q is on {device}; use '
+            '"dense" or "tiled" (or TRITON_INTERPRET=1, to debug the kernels)'
+        )
+        raise ShapeError(message)
+
+
+def prefers_fused(device: torch.device) -> bool:
+    """Whether backend="auto" takes the kernels: on CUDA, once they proved right."""
+    return device.type == "cuda" and find_spec("triton") is not None and _works(device)
+
+
+def _runs_on(device: torch.device) -> bool:
+    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _works(device: torch.device) -> bool:
+    """Compiles the kernels once and compares them with tiles on a small chain."""
+    from attnchain.operators.triton_kernels import FusedHead
+
+    query, key = torch.linspace(-1, 1, 2 * 40 * 16, device=device).view(2, 40, 16)
+    scores = tiles.Scores(query * tiles.LOG2_E, key, None, causal=False)
+    vector = torch.linspace(0, 1, 40, device=device)[None]
+    expected = tiles.push(scores, tiles.row_sums(scores), vector)
+    try:
+        head = FusedHead.prepare(query, key, mask=None, causal=False, scale=1.0)
+        error = float((head.multiply(vector, "push") - expected).abs().max())
+        reason = f"their result is off by {error:.2g}"
+    except (RuntimeError, ValueError, TypeError, OSError) as failure:
+        error, reason = float("inf"), str(failure).partition("\n")[0]
+    if not error <= _PROBE_ERROR:
+        message = f"the Triton kernels do not work on {device} ({reason}); using tiles"
+        warnings.warn(message, NumericalWarning, stacklevel=2)
+        return False
+    return True
