@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types imports tests clean
+.PHONY: demo test lint types imports tests browser clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints/cpu.txt
@@ -30,8 +30,13 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports
 
-tests: $(READY)
+tests: $(READY) browser
 	OMP_NUM_THREADS=2 $(BIN)/pytest
+
+browser:  ## in CI, a Chromium for the tests of the page; without one they skip and say so
+	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && ! command -v chromium >/dev/null \
+		&& command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null || true; fi
 
 clean:
 	rm -rf $(VENV) out
