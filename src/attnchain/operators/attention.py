@@ -84,8 +84,10 @@ class AttentionTransition(AbstractTransition):
     def __post_init__(self) -> None:
         _check_queries_and_keys(self.q, self.k)
         if self.backend not in get_args(Backend):
-            choices = ", ".join(get_args(Backend))
-            message = f"backend must be one of {choices}, but is {self.backend!r}"
+            message = (
+                "backend must be auto, dense or tiled, or on CUDA triton, but is "
+                f"{self.backend!r}"
+            )
             raise ShapeError(message)
         if self.backend == "triton":
             check_fused(self.q.device)

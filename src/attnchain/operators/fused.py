@@ -18,7 +18,7 @@ def check_fused(device: torch.device) -> None:
     if find_spec("triton") is None:
         message = 'backend="triton" needs the package triton: pip install triton'
         raise MissingExtraError(message)
-    if not _runs_on(device):
+    if device.type != "cuda" and not interpreting():
         message = (
             f'backend="triton" needs a CUDA device, but q is on {device}; use '
             '"dense" or "tiled" (or TRITON_INTERPRET=1, to debug the kernels)'
@@ -31,8 +31,9 @@ def prefers_fused(device: torch.device) -> bool:
     return device.type == "cuda" and find_spec("triton") is not None and _works(device)
 
 
-def _runs_on(device: torch.device) -> bool:
-    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+def interpreting() -> bool:
+    """Whether Triton runs its kernels in Python, for debugging."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache

@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from attnchain.operators.base import Side
+from attnchain.operators.fused import interpreting
 from attnchain.operators.tiles import LOG2_E, Rows
 
 _MOST_COLUMNS = 64
@@ -264,7 +265,7 @@ class FusedHead:
 def _narrowed(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """Half precision where it holds the given numbers exactly, else float32."""
     halves = (torch.float16, torch.bfloat16)
-    if triton.knobs.runtime.interpret:  # its dot products take bfloat16 for integers
+    if interpreting():  # its dot products take bfloat16 for integers
         halves = (torch.float16,)
     for dtype in halves:
         q, k = query.to(dtype), key.to(dtype)
