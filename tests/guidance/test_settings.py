@@ -139,14 +139,15 @@ def test_combine_steers_away():
 
 
 def test_text_tokens_take_part_and_are_dropped():
-    rows = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.3, 0.3], [0.5, 0.2, 0.3]])
+    rows = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.4, 0.2], [0.5, 0.3, 0.2]])
     attention = DenseTransition(rows[None, None])
     guidance = AttentionGuidance.sag()
+    # Column sums are 1.6, 0.9 and 0.5; 0.9 is above the mean of the patches alone.
     grid = TokenGrid(1, 2, prefix=1, text=range(1))
-    # Column sums are 1.6, 0.7 and 0.7: no patch stands out among the patches.
-    assert not guidance.mask(attention, grid).any()
-    grid = TokenGrid(1, 2, suffix=1, text=range(2, 3))
     assert guidance.mask(attention, grid).tolist() == [[[True, False]]]
+    assert guidance.mask(attention, TokenGrid(1, 3)).tolist() == [
+        [[True, False, False]]
+    ]
 
 
 def test_steps_outside_start_and_stop_are_plain():

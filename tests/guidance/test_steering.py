@@ -104,6 +104,17 @@ def test_pictures_need_not_be_square(stable_diffusion):
     assert found.isfinite().all()
 
 
+def test_sizes_may_change_inside_the_block(stable_diffusion):
+    flat, tall = {"height": 8, "width": 16}, {"height": 16, "width": 8}
+    guidance = AttentionGuidance(scale=2.0, blur_size=5)
+    with guide(stable_diffusion, guidance):
+        latents(stable_diffusion, **flat)
+        found = latents(stable_diffusion, **tall)
+    with guide(stable_diffusion, guidance):
+        expected = latents(stable_diffusion, **tall)
+    assert torch.equal(found, expected)
+
+
 def single(name):
     """A pipeline, its call, and the name under which its guidance scale goes."""
     pipeline = getattr(pipelines, name)()
