@@ -1,0 +1,195 @@
+"""Markov maps: how soon a walk from a seed fills a token, after M2N2.
+
+`sharpen` and `balance` prepare the chain, `relative_passage` times the walk and
+`flooded` removes look-alikes that are not connected to the seed.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnchain.capturing import TokenGrid
+from attnchain.errors import ConvergenceError, ShapeError
+from attnchain.markov.propagation import Start, starting_distribution
+from attnchain.operators import AbstractTransition, DenseTransition, normalize_rows
+
+
+def sharpen(chain: AbstractTransition, temperature: float) -> DenseTransition:
+    r"""Powers of the probabilities, rows renormalised: $P_{ij}^{1/T}$ up to scale.
+
+    Args:
+        chain: One chain or a batch; its matrix is stored.
+        temperature: T > 0; below 1 the likely steps gain, above 1 they lose.
+
+    Returns:
+        The sharpened chain.
+
+    Raises:
+        ShapeError: The temperature is not positive.
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> two = as_transition(torch.tensor([[0.8, 0.2], [0.5, 0.5]]))
+        >>> sharpen(two, 0.5).to_dense()
+        tensor([[0.9412, 0.0588],
+                [0.5000, 0.5000]])
+    """
+    if not temperature > 0:
+        raise ShapeError(f"temperature must be > 0, but is {temperature!r}")
+    return DenseTransition(normalize_rows(chain.to_dense() ** (1 / temperature)))
+
+
+def balance(
+    chain: AbstractTransition, *, tolerance: float = 1e-2, max_rounds: int = 1000
+) -> DenseTransition:
+    r"""The doubly stochastic chain $A = \mathrm{diag}(r) P\, \mathrm{diag}(c)$.
+
+    Columns and rows are scaled in turn (iterative proportional fitting, Sinkhorn and
+    Knopp) until columns sum to one as well: pi becomes uniform and no token attracts
+    more walkers than another.
+
+    Args:
+        chain: One chain; its matrix is stored.
+        tolerance: Largest deviation of a column sum from one.
+        max_rounds: Rounds before giving up.
+
+    Returns:
+        The balanced chain; rows sum to one, columns within the tolerance.
+
+    Raises:
+        ShapeError: A batch.
+        ConvergenceError: Zeros in the matrix stand in the way, or slow convergence;
+            carries the unfinished chain.
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+        >>> balance(two, tolerance=1e-6).to_dense()
+        tensor([[0.7500, 0.2500],
+                [0.2500, 0.7500]])
+    """
+    if chain.batch_shape:
+        raise ShapeError(f"balance takes one chain, but got {chain!r}; mix it first")
+    matrix = chain.to_dense().double()
+    rows = columns = matrix.new_ones(chain.n_states)
+    error = float("inf")
+    for _ in range(max_rounds):
+        columns = 1 / (rows @ matrix)
+        rows = 1 / (matrix @ columns)
+        error = float((columns * (rows @ matrix) - 1).abs().max())
+        if not error > tolerance:
+            break
+    balanced = rows[:, None] * matrix * columns
+    if not error <= tolerance:
+        message = (
+            f"after {max_rounds} rounds a column sum is still off by {error:.2g} "
+            f"(tolerance {tolerance:g}); damp the chain, sharpen it less, or allow more"
+        )
+        raise ConvergenceError(message, balanced)
+    return DenseTransition(balanced.to(chain.dtype))
+
+
+def relative_passage(
+    chain: AbstractTransition,
+    start: Start,
+    *,
+    threshold: float = 0.3,
+    limit: int = 1000,
+) -> Float[Tensor, " n"]:
+    r"""Markov map: the bounce at which a token's share passes a threshold.
+
+    $s_0$ is the start divided by its largest entry, $s_t = s_{t-1} P$ again divided by
+    its largest entry, and the map the first t with $s_t(i) > \tau$, interpolated
+    between t - 1 and t. Not a hitting time, which would count first visits.
+
+    Args:
+        chain: One chain, balanced for M2N2's map.
+        start: See `propagate`.
+        threshold: tau in (0, 1).
+        limit: Bounces after which the rest is given up, and their value.
+
+    Returns:
+        Times, 0 at the start.
+
+    Raises:
+        ShapeError: A batch, or a threshold outside (0, 1).
+
+    Sources:
+        Karmann and Urfalioglu, Repurposing Stable Diffusion Attention for Training-Free
+        Unsupervised Interactive Segmentation (M2N2), arXiv 2411.10411. The first
+        bounce is interpolated as if every token had started at tau below its end,
+        1 - tau being the whole way.
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> block = torch.full((2, 2), 0.5)
+        >>> relative_passage(as_transition(torch.block_diag(block, block)), 0, limit=9)
+        tensor([0., 0., 9., 9.])
+    """
+    if chain.batch_shape or not 0 < threshold < 1:
+        message = (
+            "relative_passage takes one chain and a threshold in (0, 1), but got "
+            f"{chain!r} and {threshold!r}"
+        )
+        raise ShapeError(message)
+    share = starting_distribution(chain, start)
+    share = share / share.max()
+    times = torch.full_like(share, float(limit)).masked_fill(share > threshold, 0.0)
+    waiting = share <= threshold
+    for step in range(1, limit):
+        if not bool(waiting.any()):
+            break
+        before, share = share, chain.push(share)
+        share = share / share.max()
+        way = (share - before) if step > 1 else torch.full_like(share, 1 - threshold)
+        arrived = waiting & (share > threshold)
+        exact = step - (share - threshold) / way
+        times = torch.where(arrived, exact, times)
+        waiting = waiting & ~arrived
+    return times
+
+
+def flooded(
+    times: Float[Tensor, " n"], grid: TokenGrid, seeds: tuple[int, ...]
+) -> Float[Tensor, " n"]:
+    """The level a flood from the seeds must reach to get to each patch.
+
+    Minimum, over paths of neighbouring patches from a seed, of the largest value on
+    the path: look-alikes behind a border get the height of the border.
+
+    Args:
+        times: One value >= 0 for each patch.
+        grid: Layout of the patches.
+        seeds: Patches the flood starts from.
+
+    Returns:
+        Levels, at least the times.
+
+    Sources:
+        M2N2 (see `relative_passage`); minimax paths are paths of a minimum spanning
+        tree (Hu, Oper. Res. 9, 1961).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+
+    n = len(times)
+    place = torch.arange(n).view(grid.rows, grid.columns)
+    pairs = torch.cat(
+        [
+            torch.stack([place[:, :-1].flatten(), place[:, 1:].flatten()]),
+            torch.stack([place[:-1].flatten(), place[1:].flatten()]),
+            torch.stack([torch.full((len(seeds),), n), torch.tensor(seeds)]),
+        ],
+        1,
+    ).numpy()
+    height = torch.cat([times.double().cpu(), torch.zeros(1)]).numpy()
+    edges = height[pairs].max(0) + 1.0  # zero would mean: no edge
+    tree = minimum_spanning_tree(coo_array((edges, pairs), shape=(n + 1, n + 1)))
+    order, parents = breadth_first_order(tree, n, directed=False)
+    levels = height.copy()
+    for patch in order[1:]:
+        levels[patch] = max(levels[patch], levels[parents[patch]])
+    return torch.from_numpy(levels[:n]).to(times)
