@@ -1,7 +1,9 @@
 """The `attnchain` command and how it ends."""
 
+import signal
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any, NoReturn, cast, cast
 
 import typer
 
@@ -28,6 +30,8 @@ app = typer.Typer(
 for command in (segment, rank, heads, page, serve):
     app.command()(command)
 
+_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -49,9 +53,27 @@ def _options(
 
 def main() -> None:
     """Runs the command; exit code 0, 1 (could not be computed) or 2 (bad input)."""
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except ChainError as error:
-        typer.echo(f"attnchain: {error}", err=True)
         computed = isinstance(error, ConvergenceError | ToleranceError | CaptureError)
-        sys.exit(1 if computed and not isinstance(error, SiteNotFoundError) else 2)
+        bad_input = not computed or isinstance(error, SiteNotFoundError)
+        _fail(str(error), 2 if bad_input else 1)
+    except _UsageError as error:
+        message: Any = getattr(error, "format_message", error.__str__)()
+        _fail(f"{message.rstrip('.')}; see attnchain --help", 2)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", 128 + signal.SIGINT)
+    except OSError as error:
+        _fail(f"the result cannot be printed: {error.strerror}", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"attnchain: {message}", err=True)
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"attnchain: warning: {message}", err=True)

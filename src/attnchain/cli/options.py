@@ -24,10 +24,19 @@ Layers = Annotated[
 Size = Annotated[
     int, typer.Option(help="Longer side the model sees, in pixels.", min=1)
 ]
-Out = Annotated[Path, typer.Option(help="Folder to write to.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder to write to; files are named after IMAGE, without its ending, "
+        "and replace older ones."
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
 ]
+
+
+_MOST_LAYERS = 1_000
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:
@@ -43,7 +52,8 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
         first, dash, last = part.strip().rpartition("-")
         try:
             if dash and first:
-                layers.extend(range(int(first), int(last) + 1))
+                span = range(int(first), int(last) + 1)
+                layers.extend(span[:_MOST_LAYERS])
             else:
                 layers.append(int(part))
         except ValueError as error:

@@ -1,12 +1,13 @@
 """Files that appear complete or not at all, and words for the terminal."""
 
+import errno
 import json
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +17,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from attnchain.errors import OutputError
+from attnchain.errors import ChainError, OutputError
 from attnchain.plot import segment_colors
 
 if TYPE_CHECKING:
@@ -24,27 +25,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass
 class Outputs:
     """Collects the files of one command and moves them into place at the end.
 
-    Use it as a context manager: when the block raises, no file is left behind.
+    Use it as a context manager: when the block raises, nothing is left behind.
     """
 
-    folder: Path
-    stem: str
+    def __init__(self, folder: Path, stem: str) -> None:
+        self.folder = folder
+        self.stem = stem
+        self._draft: Path | None = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> Self:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._draft = Path(tempfile.mkdtemp(prefix=".attnchain-", dir=self.folder))
-        except OSError as error:
-            message = f"cannot write to {self.folder}: {error.strerror}; choose --out"
-            raise OutputError(message) from error
+        nearest = self.folder
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            message = f"cannot write to {self.folder}: {nearest} is not a folder"
+            raise OutputError(f"{message}; choose another one with --out")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            message = f"cannot write to {self.folder}: permission denied"
+            raise OutputError(f"{message}; choose another folder with --out")
         return self
 
     def path(self, ending: str) -> Path:
         """Where to write the file NAME-ending for now."""
+        if self._draft is None:
+            self._draft = self._make_draft()
         return self._draft / f"{self.stem}{ending}"
 
     def describe(
@@ -52,11 +60,9 @@ class Outputs:
     ) -> dict[str, Any]:
         """Writes NAME-ending and adds the list of all files to the payload."""
         description = self.path(ending)
-        names = {path.name for path in self._draft.iterdir()} | {description.name}
-        whole = {
-            **payload,
-            "files": [str(self.folder / name) for name in sorted(names)],
-        }
+        names = {path.name for path in description.parent.iterdir()}
+        files = [str(self.folder / name) for name in sorted({*names, description.name})]
+        whole = {**payload, "files": files}
         description.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         return whole
 
@@ -66,20 +72,49 @@ class Outputs:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        done = False
         try:
-            if error is None:
-                for path in sorted(self._draft.iterdir()):
-                    path.replace(self.folder / path.name)
-            elif isinstance(error, OSError) and not isinstance(error, OutputError):
-                message = f"cannot write to {self.folder}: {error.strerror or error}"
-                raise OutputError(message) from error
+            if error is None and self._draft is not None:
+                self._publish(self._draft)
+                done = True
         except OSError as failure:
-            if isinstance(failure, OutputError):
-                raise
-            message = f"cannot write to {self.folder}: {failure.strerror}"
-            raise OutputError(message) from failure
+            raise self._cannot_write(failure) from failure
         finally:
-            shutil.rmtree(self._draft, ignore_errors=True)
+            if self._draft is not None:
+                shutil.rmtree(self._draft, ignore_errors=True)
+            if not done:
+                self._unmake()
+        if isinstance(error, OSError) and not isinstance(error, ChainError):
+            raise self._cannot_write(error) from error
+
+    def _make_draft(self) -> Path:
+        try:
+            missing = [self.folder, *self.folder.parents]
+            self._made = [folder for folder in missing if not folder.exists()]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=".attnchain-", dir=self.folder))
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _publish(self, draft: Path) -> None:
+        drafts = sorted(draft.iterdir())
+        for path in drafts:
+            target = self.folder / path.name
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{target} is a folder")
+        for path in drafts:
+            path.replace(self.folder / path.name)
+
+    def _unmake(self) -> None:
+        """Removes the folders made here, which are empty again."""
+        for folder in self._made:
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _cannot_write(self, error: OSError) -> OutputError:
+        reason = error.strerror or error
+        message = f"cannot write to {self.folder}: {reason}; make room there, or choose"
+        return OutputError(f"{message} another folder with --out")
 
 
 class Clock:

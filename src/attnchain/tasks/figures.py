@@ -27,8 +27,10 @@ def segmentation_figure(result: "Segmentation") -> "Figure":
     attention = result.attention
     shown = result.bounces[:_BOUNCES_SHOWN]
     panels = 3 + len(shown)
-    height = 3.0 * attention.picture.height / attention.picture.width + 1.3
-    size = (3.0 * panels, min(max(2.4, height), 12.0))
+    names = segment_names(result)
+    aspect = attention.picture.height / attention.picture.width
+    height = 3.0 * min(max(aspect, 0.3), 4.0) + 1.4 + 0.2 * len(names)
+    size = (3.0 * panels, height)
     figure = Figure(figsize=size, layout="constrained")
     axes = iter(figure.subplots(1, panels))
     ax = plot_picture(attention.picture, ax=next(axes), title="picture and start")
@@ -43,7 +45,7 @@ def segmentation_figure(result: "Segmentation") -> "Figure":
     plot_labels(
         result.labels,
         attention.picture,
-        segment_names(result),
+        names,
         ax=next(axes),
         title=_TITLES[result.mode],
     )

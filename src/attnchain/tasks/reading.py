@@ -1,6 +1,7 @@
 """The attention a model pays inside one picture, as chains over its patches."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.capturing import AttentionRecord, TokenGrid, capture
-from attnchain.errors import GridError, UnsupportedModelError
+from attnchain.errors import GridError, SiteNotFoundError, UnsupportedModelError
 from attnchain.markov import mix, second_eigenvalue
 from attnchain.operators import (
     AbstractTransition,
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from attnchain.models import LoadedModel
+
+
+MOST_PATCHES = 16_384
+"""Patches of one picture: beyond, memory and time stop being a desk's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +99,17 @@ def read_attention(
 
     Raises:
         SiteNotFoundError: The model has no such layer.
-        GridError: The picture becomes a single patch: there is nothing to walk to.
+        GridError: The picture becomes a single patch: there is nothing to walk to; or
+            more than 16,384.
         UnsupportedModelError: The model's attention is masked.
     """
+    if (size // model.patch_size) ** 2 > MOST_PATCHES:
+        message = (
+            f"size {size} makes up to {(size // model.patch_size) ** 2:,} patches of "
+            f"{model.patch_size} pixels; at most {MOST_PATCHES:,} are read. Use a "
+            f"size up to {int(MOST_PATCHES**0.5) * model.patch_size}"
+        )
+        raise GridError(message)
     pixels = model.pixels(picture, size=size)
     grid = model.grid(pixels)
     if grid.n_patches < 2:
@@ -105,9 +118,7 @@ def read_attention(
             "at least two. Give a larger --size or a less narrow picture"
         )
         raise GridError(message)
-    with torch.no_grad(), capture(model.model, layers=layers) as attention:
-        model.model(pixels)
-    records = [r for r in attention.matching() if isinstance(r, AttentionRecord)]
+    records = _records(model, pixels, layers)
     return PictureAttention(
         picture=picture,
         grid=TokenGrid(grid.rows, grid.columns),
@@ -117,6 +128,31 @@ def read_attention(
         model_name=model.name,
         model_note=model.note,
     )
+
+
+def _records(
+    model: "LoadedModel", pixels: Tensor, layers: Sequence[int] | None
+) -> list[AttentionRecord]:
+    """Runs the model and keeps queries and keys of the chosen layers."""
+    with torch.no_grad(), ExitStack() as stack:
+        attention = stack.enter_context(capture(model.model, layers=layers))
+        try:
+            model.model(pixels)
+            stack.close()
+        except SiteNotFoundError:
+            found = []
+        else:
+            found = attention.matching()
+    count = attention.n_layers["self"]
+    kept = {record.site.layer for record in found}
+    missing = [n for n in layers or () if (n if n >= 0 else count + n) not in kept]
+    if missing:
+        message = (
+            f"{model.name} has layers 0 to {count - 1}, but "
+            f"{', '.join(map(str, missing[:5]))} was asked for"
+        )
+        raise SiteNotFoundError(message)
+    return [record for record in found if isinstance(record, AttentionRecord)]
 
 
 def _class_row(record: AttentionRecord, grid: TokenGrid) -> Float[Tensor, "heads n"]:

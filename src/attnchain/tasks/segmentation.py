@@ -29,6 +29,9 @@ Mode = Literal["automatic", "point", "foreground"]
 Point = tuple[float, float]
 
 DEFAULT_LAYERS = (-2, -1)
+"""The last two: measured best for the foreground among all layers."""
+MOST_SETS = 24
+"""More segments cannot be told apart by colour or in a legend."""
 _BOUNCES = 5
 
 
@@ -106,19 +109,26 @@ def segment(  # noqa: PLR0913  (the options of the command line)
 
     Raises:
         ImageError: The point lies outside the picture.
-        ShapeError: Options that exclude each other, or bounces below 1.
+        ShapeError: Options that exclude each other, bounces below 1 or so many that
+            attention is the same everywhere, or sets outside 2..24.
         SiteNotFoundError: The model has no such layer.
         GridError: Too few patches, or no class token for "foreground".
     """
     _check_exclusive(point=point, foreground=foreground or None, sets=sets)
     if bounces is not None and (bounces != int(bounces) or bounces < 1):
         raise ShapeError(f"bounces must be a whole number >= 1, but is {bounces!r}")
+    if bounces is not None and point is None and not foreground:
+        raise ShapeError("bounces go with a point or the foreground, not with sets")
+    if sets is not None and (sets != int(sets) or not 2 <= sets <= MOST_SETS):
+        message = f"sets must be a whole number in 2..{MOST_SETS}, but is {sets!r}"
+        raise ShapeError(message)
     if model is None:
         from attnchain.models import load
 
         model = load()
     layers = DEFAULT_LAYERS if layers is None else layers
-    size = size or (700 if foreground else 518)
+    if size is None:
+        size = 700 if foreground else 518
     attention = read_attention(picture, model, layers=layers, size=size)
     if point is not None:
         return segment_point(attention, point, bounces=bounces or 1)
@@ -185,7 +195,7 @@ def segment_point(
     """
     start = attention.grid.patch_at(*point, **attention.size)
     near = propagate(attention.out_and_back, start, bounces)
-    soft = unit_range(enlarge(attention.grid.to_map(near), **attention.size))
+    soft = _soft(attention, near, bounces)
     x, y = int(point[0]), int(point[1])
     marked = torch.zeros_like(soft)
     marked[y, x] = 1
@@ -223,9 +233,20 @@ def segment_foreground(
     start = int(token_rank(attention.chain).top(1))
     for _ in range(bounces):
         seen = attention.chain.pull(seen)
-    soft = unit_range(enlarge(attention.grid.to_map(seen), **attention.size))
+    soft = _soft(attention, seen, bounces)
     mask = component(soft > otsu_threshold(soft), soft)
     return _result(attention, "foreground", labels=mask, maps=soft[None], start=start)
+
+
+def _soft(attention: PictureAttention, values: Tensor, bounces: int) -> Tensor:
+    """Patch values as a map in [0, 1] at picture size."""
+    if float(values.max() - values.min()) <= 1e-5 * float(values.max()):
+        message = (
+            f"after {bounces} bounces attention is the same everywhere, and nothing "
+            "can be told apart; use fewer bounces"
+        )
+        raise ShapeError(message)
+    return unit_range(enlarge(attention.grid.to_map(values), **attention.size))
 
 
 def _result(
