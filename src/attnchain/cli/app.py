@@ -3,7 +3,7 @@
 import signal
 import sys
 import warnings
-from typing import Annotated, Any, NoReturn, cast, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
