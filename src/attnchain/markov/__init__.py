@@ -9,6 +9,7 @@ from attnchain.markov.assessment import (
 )
 from attnchain.markov.metastability import coarse_grained, metastable_sets
 from attnchain.markov.mixing import mix
+from attnchain.markov.preview import preview
 from attnchain.markov.propagation import propagate
 from attnchain.markov.results import (
     MetastableSets,
@@ -43,6 +44,7 @@ __all__ = [
     "metastable_sets",
     "mix",
     "mixing_time",
+    "preview",
     "propagate",
     "relaxation_time",
     "second_eigenvalue",

@@ -2,13 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from attnchain.checks import check_distribution
 from attnchain.errors import (
     ConvergenceError,
     NumericalWarning,
@@ -44,6 +45,7 @@ def stationary(
     tolerance: float = 1e-6,
     solver: SolverName = "auto",
     max_iterations: int = 5_000,
+    start: Tensor | None = None,
     on_failure: OnFailure = "raise",
 ) -> Stationary:
     r"""The distribution that one more bounce leaves unchanged: $\pi = \pi P$.
@@ -66,6 +68,8 @@ def stationary(
             "anderson" is safeguarded Anderson acceleration, "direct" factorises at
             any size, "power" iterates plainly, as a reference.
         max_iterations: Iterations to spend on each chain.
+        start: A distribution `(n,)` or `(*batch, n)` to start from, such as the one of
+            `preview`; it changes the cost only.
         on_failure: Raise `ConvergenceError` carrying the unfinished result, warn, or
             just return it with its outcome.
 
@@ -102,9 +106,12 @@ def stationary(
     if max_iterations != int(max_iterations) or max_iterations < 1:
         message = f"max_iterations must be a whole number >= 1, not {max_iterations!r}"
         raise ShapeError(message)
-    options = _Options(tolerance, solver, max_iterations)
+    starts = _starts(transition, start)
     with torch.no_grad():
-        solved = [_solve_chain(chain, options) for chain in transition.chains()]
+        solved = [
+            _solve_chain(chain, _Options(tolerance, solver, max_iterations, first))
+            for chain, first in zip(transition.chains(), starts, strict=True)
+        ]
     result = _collect(solved, transition.batch_shape)
     if torch.is_grad_enabled() and transition.requires_grad:
         attached = with_gradient(transition, result.distribution)
@@ -131,6 +138,22 @@ class _Options:
     tolerance: float
     solver: SolverName
     max_iterations: int
+    start: Tensor | None
+
+
+def _starts(
+    transition: AbstractTransition, start: Tensor | None
+) -> Sequence[Tensor | None]:
+    """The start of every chain of the batch."""
+    batch, n = transition.batch_shape, transition.n_states
+    if start is None:
+        return [None] * math.prod(batch)
+    check_distribution(start, n, "start")
+    if start.shape[:-1] not in (torch.Size(), batch):
+        message = f"start must be ({n},) or {(*batch, n)}, not {tuple(start.shape)}"
+        raise ShapeError(message)
+    wide = start.detach().to(device=transition.device, dtype=torch.float64)
+    return list(wide.expand(*batch, n).reshape(-1, n))
 
 
 def _solve_chain(chain: AbstractTransition, options: _Options) -> _Solved:
@@ -193,7 +216,12 @@ def _solve_damped(
     def allowed(x: Tensor) -> float:
         return certificate.allowed(equations, x, options.tolerance)
 
-    found = _refined(equations, certificate.start, allowed, options)
+    first = certificate.start
+    if options.start is not None:
+        given = options.start / equations.diagonal
+        drawn = (certificate.drawn * given).sum()
+        first = given / drawn if float(drawn) > 0 else first
+    found = _refined(equations, first, allowed, options)
     bound = certificate.bound(equations, found.x, float(found.residual.abs().sum()))
     change = certificate.change(equations, found.x, found.residual)
     distribution = equations.diagonal * found.x
@@ -215,7 +243,9 @@ def _solve_undamped(chain: AbstractTransition, options: _Options) -> _Solved:
     if options.solver == "direct" or (options.solver == "auto" and small):
         return _solve_direct(exact, base.row_error, options)
     n = exact.n_states
-    start = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
+    start = options.start
+    if start is None:
+        start = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
     row_sums = exact.pull(torch.ones_like(start))
     equations = Equations(exact, "push", 1.0, 0 * start, row_sums)
 

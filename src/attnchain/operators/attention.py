@@ -128,7 +128,7 @@ class AttentionTransition(AbstractTransition):
         """
         staying = [
             tiles.diagonal(scores, head.sums)
-            for scores, head in zip(self._scores, self._heads, strict=True)
+            for scores, head in zip(self.scores, self._heads, strict=True)
         ]
         return torch.stack(staying).view(self.q.shape[:-1])
 
@@ -184,7 +184,7 @@ class AttentionTransition(AbstractTransition):
             return super().to_dense()
         matrices = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         flat = matrices.view(-1, self.n_states, self.n_states)
-        for place, scores, matrix in zip(self._places, self._scores, flat, strict=True):
+        for place, scores, matrix in zip(self._places, self.scores, flat, strict=True):
             _check_tops(tiles.fill(scores, matrix), place)
         return matrices
 
@@ -232,7 +232,7 @@ class AttentionTransition(AbstractTransition):
         return list(product(*map(range, self.batch_shape)))
 
     @cached_property
-    def _scores(self) -> tuple[tiles.Scores, ...]:
+    def scores(self) -> tuple[tiles.Scores, ...]:
         """What the scores of every chain are made of."""
         n, d = self.q.shape[-2:]
         query = (self.q.detach() * (self._scale * tiles.LOG2_E)).reshape(-1, n, d)
@@ -255,7 +255,7 @@ class AttentionTransition(AbstractTransition):
         return heads
 
     def _tiled_heads(self) -> tuple[Head, ...]:
-        return tuple(TiledHead(s, tiles.row_sums(s)) for s in self._scores)
+        return tuple(TiledHead(s, tiles.row_sums(s)) for s in self.scores)
 
     def _fused_heads(self) -> tuple[Head, ...]:
         from attnchain.operators.triton_kernels import FusedHead
@@ -267,7 +267,7 @@ class AttentionTransition(AbstractTransition):
             FusedHead.prepare(
                 q, k, mask=scores.mask, causal=self.causal, scale=self._scale
             )
-            for q, k, scores in zip(query, key, self._scores, strict=True)
+            for q, k, scores in zip(query, key, self.scores, strict=True)
         )
 
     @property

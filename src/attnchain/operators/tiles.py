@@ -28,9 +28,10 @@ class Scores:
     """Base-2 scores of one head, formed tile by tile.
 
     Attributes:
-        query: (n, d), already multiplied by scale * log2(e).
+        query: (m, d), already multiplied by scale * log2(e); m = n but for rows of
+            some states only, which cannot be causal.
         key: (n, d).
-        mask: None, or a boolean or additive mask of shape (1 or n, n).
+        mask: None, or a boolean or additive mask of shape (1 or m, n).
         causal: Whether state i sees states 0..i only.
     """
 
@@ -41,9 +42,9 @@ class Scores:
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """Row and column ranges that cover every allowed pair of states."""
-        n = self.query.shape[0]
-        for i in range(0, n, ROWS):
-            rows = slice(i, min(i + ROWS, n))
+        m, n = len(self.query), len(self.key)
+        for i in range(0, m, ROWS):
+            rows = slice(i, min(i + ROWS, m))
             stop = rows.stop if self.causal else n
             for j in range(0, stop, COLUMNS):
                 yield rows, slice(j, min(j + COLUMNS, stop))
@@ -101,8 +102,8 @@ def row_sums(scores: Scores) -> Rows:
 
 
 def push(scores: Scores, sums: Rows, vectors: Tensor) -> Tensor:
-    """(r, n) row vectors times P."""
-    result = torch.zeros_like(vectors)
+    """(r, m) row vectors times P: (r, n)."""
+    result = vectors.new_zeros(len(vectors), len(scores.key))
     weighted = vectors / sums.total
     for rows, columns in scores.tiles():
         tile = scores.tile(rows, columns, sums.top).exp2_()
@@ -111,8 +112,8 @@ def push(scores: Scores, sums: Rows, vectors: Tensor) -> Tensor:
 
 
 def pull(scores: Scores, sums: Rows, observables: Tensor) -> Tensor:
-    """P times (r, n) observables, again in the last axis."""
-    result = torch.zeros_like(observables)
+    """P times (r, n) observables, again in the last axis: (r, m)."""
+    result = observables.new_zeros(len(observables), len(scores.query))
     for rows, columns in scores.tiles():
         tile = scores.tile(rows, columns, sums.top).exp2_()
         result[:, rows] += observables[:, columns] @ tile.T
