@@ -88,7 +88,15 @@ def plot_map(
     ax = ax or new_axes()
     image = ax.imshow(values.detach().cpu().numpy(), cmap=MAP_COLORS)
     bar = ax.figure.colorbar(
-        image, ax=ax, location="bottom", shrink=0.9, aspect=30, pad=0.03, label=label
+        image,
+        ax=ax,
+        location="bottom",
+        anchor=(0.5, 1.0),
+        panchor=(0.5, 1.0),
+        shrink=0.9,
+        aspect=30,
+        pad=0.03,
+        label=label,
     )
     bar.ax.tick_params(labelsize="small")
     return _framed(ax, title)
@@ -134,6 +142,7 @@ def plot_labels(
 
 def _framed(ax: "Axes", title: str) -> "Axes":
     ax.set_title(title, fontsize="medium")
+    ax.set_anchor("N")
     ax.set_xticks([])
     ax.set_yticks([])
     return ax

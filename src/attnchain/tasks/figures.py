@@ -29,7 +29,7 @@ def segmentation_figure(result: "Segmentation") -> "Figure":
     panels = 3 + len(shown)
     names = segment_names(result)
     aspect = attention.picture.height / attention.picture.width
-    height = 3.0 * min(max(aspect, 0.3), 4.0) + 1.4 + 0.2 * len(names)
+    height = 3.0 * min(max(aspect, 0.3), 4.0) + 1.1 + 0.15 * len(names)
     size = (3.0 * panels, height)
     figure = Figure(figsize=size, layout="constrained")
     axes = iter(figure.subplots(1, panels))
