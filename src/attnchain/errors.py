@@ -76,6 +76,10 @@ class ImageError(ChainError, ValueError):
     """A picture cannot be read, is too large, or a point lies outside it."""
 
 
+class DataSetError(ChainError, ValueError):
+    """An evaluation data set is missing, incomplete or not what its name says."""
+
+
 class OutputError(ChainError, OSError):
     """A result cannot be written."""
 

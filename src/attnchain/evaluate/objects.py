@@ -1,0 +1,186 @@
+"""Ways to find the main object from the attention and features of one picture.
+
+Each gives a map: one value for each patch, or for each pixel, large on the object.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attnchain.evaluate.cuts import (
+    k_means,
+    normalised_cut,
+    recursive_cut,
+    similarity,
+    strong_edges,
+    token_cut,
+)
+from attnchain.evaluate.subject import Layers, Subject, Weights
+from attnchain.markov import metastable_sets, spectrum
+from attnchain.tasks import DEFAULT_LAYERS, token_rank
+from attnchain.tasks.segmentation import segment_foreground
+
+Map = Float[Tensor, " n"]
+
+
+def default(subject: Subject) -> Float[Tensor, "height width"]:
+    """What `attnchain segment --foreground` computes, before the mask is cut."""
+    return segment_foreground(subject.part(DEFAULT_LAYERS)).maps[0]
+
+
+def bounced(subject: Subject, *, layers: Layers, weights: Weights, bounces: int) -> Map:
+    """Multi-bounce attention to what the class token sees: P^n c."""
+    seen = subject.class_row(layers[-1])
+    for _ in range(bounces):
+        seen = subject.chain(layers, weights).pull(seen)
+    return seen
+
+
+def out_and_back(subject: Subject, *, layers: Layers, weights: Weights) -> Map:
+    """S c with S one step out and one back."""
+    chain = subject.out_and_back(layers, weights)
+    return chain.pull(subject.class_row(layers[-1]))
+
+
+def second_eigenvector(
+    subject: Subject, *, layers: Layers, weights: Weights, both_ways: bool = False
+) -> Map:
+    """The slowest function of the chain, its sign set by the class token's view.
+
+    Args:
+        subject: The picture.
+        layers: Layers to mix.
+        weights: How to mix them.
+        both_ways: Take the chain one step out and one back.
+    """
+    chain = (subject.out_and_back if both_ways else subject.chain)(layers, weights)
+    key = ("second", layers, weights, both_ways)
+    slowest = subject.once(key, lambda: spectrum(chain, 2).basis[:, 1])
+    return signed(subject, slowest, layers[-1])
+
+
+def signed(subject: Subject, values: Map, layer: int) -> Map:
+    """A map up to sign, turned so that it rises with the class token's view."""
+    seen = subject.class_row(layer)
+    rising = (values - values.mean()) @ (seen - seen.mean()).to(values.dtype)
+    return values.float() if rising >= 0 else -values.float()
+
+
+def sweep_cut(subject: Subject, *, layers: Layers, weights: Weights, score: Map) -> Map:
+    """The patches above the threshold where both sides keep most probability.
+
+    The sum of the two sides' retention under the uniform distribution is largest.
+    """
+    order = score.argsort(descending=True)
+    matrix = subject.chain(layers, weights).matrix[order][:, order]
+    inside = matrix.cumsum(0).cumsum(1)
+    n = len(order)
+    size = torch.arange(1, n)
+    kept = inside.diagonal()[:-1]
+    leaving = inside[:-1, -1] - kept
+    entering = inside[-1, :-1] - kept
+    rest = inside[-1, -1] - kept - leaving - entering
+    retention = kept / size + rest / (n - size)
+    few = n // 50
+    best = few + int(retention[few : n - 1 - few].argmax())
+    return torch.zeros(n).index_fill_(0, order[: best + 1], 1.0)
+
+
+def metastable(subject: Subject, *, layers: Layers) -> Map:
+    """Metastable sets the class token looks at more than on average."""
+    chain = subject.out_and_back(layers, "lambda2")
+    memberships = metastable_sets(chain).memberships
+    return seen_parts(subject, memberships.float(), layers[-1])
+
+
+def seen_parts(subject: Subject, memberships: Float[Tensor, "n m"], layer: int) -> Map:
+    """Membership in the parts the class token looks at more than on average."""
+    seen = subject.class_row(layer)
+    mean = (seen @ memberships) / memberships.sum(0)
+    return memberships[:, mean > seen.mean()].sum(1)
+
+
+def one_hot(labels: Int[Tensor, " n"]) -> Float[Tensor, "n m"]:
+    """Crisp parts as memberships."""
+    return torch.nn.functional.one_hot(labels).float()
+
+
+def ranked(subject: Subject, *, layers: Layers, direction: str) -> Map:
+    """TokenRank at damping 0.99."""
+    chain = subject.chain(layers, "lambda2")
+    rank = token_rank(chain, direction=direction)  # pyright: ignore[reportArgumentType]
+    return rank.distribution.float()
+
+
+def column_sum(subject: Subject, *, layers: Layers) -> Map:
+    """How much attention every patch gets, mean over heads."""
+    return subject.chain(layers).matrix.sum(0)
+
+
+def selected(subject: Subject, *, layers: Layers, column: bool) -> Map:
+    """One bounce from the patch the class token looks at most, row or column."""
+    start = int(subject.class_row(layers[-1]).argmax())
+    matrix = subject.chain(layers).matrix
+    return matrix[:, start] if column else matrix[start]
+
+
+def class_attention(subject: Subject, *, layer: int) -> Map:
+    """Where the class token looks, mean over heads."""
+    return subject.class_row(layer)
+
+
+def rollout(subject: Subject) -> Map:
+    """Attention rollout from the class token through all layers.
+
+    In each layer the walker stays with probability 1/2. The class token gets nothing
+    back from patches and does not look at itself.
+
+    Sources:
+        Abnar and Zuidema, Quantifying attention flow in transformers, 2020.
+    """
+    n = subject.attention.grid.n_patches
+    on_class, on_patches = 1.0, torch.zeros(n)
+    for layer in reversed(range(len(subject.attention.layers))):
+        onward = subject.chain((layer,)).push(on_patches)
+        arriving = on_class * subject.class_row(layer)
+        on_patches = (on_patches + onward + arriving) / 2
+        on_class /= 2
+    return on_patches
+
+
+def keys(subject: Subject, layer: int) -> Float[Tensor, "n width"]:
+    """The keys of all heads of a layer, side by side."""
+    return subject.attention.heads[layer].k.transpose(0, 1).flatten(1).float()
+
+
+def cut_by_paper(
+    subject: Subject, *, layer: int, of_keys: bool, threshold: float | None
+) -> Map:
+    """TokenCut as published: halved at the mean, the region around the seed."""
+    cosines = similarity(keys(subject, layer)) if of_keys else subject.cosines(layer)
+    rows = subject.attention.grid.rows
+    return token_cut(cosines, rows=rows, threshold=threshold).float()
+
+
+def cut_signed(subject: Subject, *, layer: int, threshold: float | None) -> Map:
+    """The eigenvector of the normalised cut, its sign set by the class token."""
+    vector = normalised_cut(strong_edges(subject.cosines(layer), threshold))
+    return signed(subject, vector, layer)
+
+
+def recursive_parts(subject: Subject, *, layer: int) -> Map:
+    """Parts of the recursive cut the class token looks at more than on average."""
+    return seen_parts(subject, one_hot(recursive_cut(subject.cosines(layer))), layer)
+
+
+def clustered(subject: Subject, *, layer: int, count: int) -> Map:
+    """Clusters of features the class token looks at more than on average."""
+    return seen_parts(subject, one_hot(k_means(subject.features[layer], count)), layer)
+
+
+def swept(subject: Subject, *, run: Callable[..., Map], layers: Layers) -> Map:
+    """A map cut where the chain of uniform heads keeps most probability."""
+    score = run(subject, layers=layers, weights="uniform")
+    return sweep_cut(subject, layers=layers, weights="uniform", score=score)

@@ -1,0 +1,170 @@
+"""What every method of an evaluation gets: the same attention and features."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attnchain.errors import UnsupportedModelError
+from attnchain.evaluate.cuts import similarity
+from attnchain.operators import DenseTransition, forward_backward, stored
+from attnchain.tasks import PictureAttention, read_attention
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from attnchain.models import LoadedModel
+
+Weights = Literal["lambda2", "uniform"]
+Layers = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One picture as a model sees it: read once, used by all methods.
+
+    Attributes:
+        attention: Attention among the patches, all layers.
+        features: State of the patches after each layer, `(n, width)`.
+        pooled: State of the class token after the last layer, or the mean over the
+            patches where there is none, `(width,)`.
+    """
+
+    attention: PictureAttention
+    features: tuple[Float[Tensor, "n width"], ...]
+    pooled: Float[Tensor, " width"]
+    _kept: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
+
+    def number(self, layer: int) -> int:
+        """The layer's number, counted from 0; -1 is the last."""
+        return layer % len(self.attention.layers)
+
+    def class_row(self, layer: int) -> Float[Tensor, " n"]:
+        """Where the class token of a layer looks, mean of its heads.
+
+        Raises:
+            UnsupportedModelError: The model has no class token.
+        """
+        if not self.attention.class_rows:
+            message = f"{self.attention.model_name} has no class token"
+            raise UnsupportedModelError(message)
+        return self.attention.class_rows[layer].mean(0)
+
+    def chain(self, layers: Layers, weights: Weights = "uniform") -> DenseTransition:
+        """The mixture of all heads of some layers, as `attnchain.mix` defines it."""
+        chosen = tuple(self.number(layer) for layer in layers)
+        return self.once(("chain", chosen, weights), self._mixed, chosen, weights)
+
+    def out_and_back(self, layers: Layers, weights: Weights) -> DenseTransition:
+        """One step along the chain of some layers and one back."""
+        chosen = tuple(self.number(layer) for layer in layers)
+        return self.once(("back", chosen, weights), self._back, chosen, weights)
+
+    def cosines(self, layer: int) -> Float[Tensor, "n n"]:
+        """Cosines between the features after a layer."""
+        chosen = self.number(layer)
+        return self.once(("cosines", chosen), similarity, self.features[chosen])
+
+    def part(self, layers: Layers) -> PictureAttention:
+        """The attention of some layers only, as `attnchain.tasks` take it."""
+        chosen = tuple(self.number(layer) for layer in layers)
+        return self.once(("part", chosen), self._part, chosen)
+
+    def _part(self, layers: Layers) -> PictureAttention:
+        whole = self.attention
+        return replace(
+            whole,
+            layers=tuple(whole.layers[i] for i in layers),
+            heads=tuple(whole.heads[i] for i in layers),
+            class_rows=tuple(whole.class_rows[i] for i in layers if whole.class_rows),
+        )
+
+    def once(self, key: tuple[Any, ...], make: Callable[..., Any], *args: Any) -> Any:
+        """What `make(*args)` returned the first time it was asked for by this key."""
+        if key not in self._kept:
+            self._kept[key] = make(*args)
+        return self._kept[key]
+
+    def _mixed(self, layers: Layers, weights: Weights) -> DenseTransition:
+        parts = [
+            self.once(("layer", i, weights), self._layer, i, weights) for i in layers
+        ]
+        total = sum(weight for _, weight in parts)
+        return DenseTransition(torch.stack([part for part, _ in parts]).sum(0) / total)
+
+    def _back(self, layers: Layers, weights: Weights) -> DenseTransition:
+        both = forward_backward(self.chain(layers, weights)).to_dense()
+        return DenseTransition(both, atol=1e-4)
+
+    def _layer(self, layer: int, weights: Weights) -> tuple[Tensor, float]:
+        """Weighted sum of the heads of one layer, and the sum of the weights."""
+        heads = stored(self.attention.heads[layer]).to_dense()
+        shares = torch.ones(len(heads))
+        if weights == "lambda2":
+            shares = self.part((layer,)).lambda2[0].float()
+        return torch.einsum("h,hij->ij", shares, heads), float(shares.sum())
+
+
+def read_subject(picture: "Image", model: "LoadedModel", *, size: int) -> Subject:
+    """Runs a model on a picture once, and keeps attention and features.
+
+    Args:
+        picture: A Pillow picture.
+        model: What `attnchain.models.load` returned.
+        size: Longer side the picture is resized to, in pixels.
+
+    Returns:
+        `Subject`.
+
+    Raises:
+        UnsupportedModelError: The model's layers are not to be found.
+        GridError: The picture becomes a single patch.
+    """
+    with watched_layers(model.model) as states:
+        attention = read_attention(picture, model, size=size)
+    first, n = model.prefix, attention.grid.n_patches
+    patches = tuple(state[0, first : first + n] for state in states)
+    pooled = states[-1][0, 0] if attention.class_rows else patches[-1].mean(0)
+    return Subject(attention, patches, pooled)
+
+
+@contextmanager
+def watched_layers(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the state after each layer while the model runs in the block."""
+    stacks = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)
+    ]
+    if not stacks:
+        message = f"{type(model).__name__} has no stack of layers to read features from"
+        raise UnsupportedModelError(message)
+    states: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        state = output[0] if isinstance(output, tuple) else output
+        states.append(state.detach().float())
+
+    hooks = [layer.register_forward_hook(keep) for layer in layer_stack(model)]
+    try:
+        yield states
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def layer_stack(model: nn.Module) -> nn.ModuleList | nn.Sequential:
+    """The layers of a transformer: its longest list of modules.
+
+    Raises:
+        UnsupportedModelError: There is none.
+    """
+    stacks = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)
+    ]
+    if not stacks:
+        message = f"{type(model).__name__} has no stack of layers to read features from"
+        raise UnsupportedModelError(message)
+    return max(stacks, key=len)
