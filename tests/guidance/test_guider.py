@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.guidance.drawn import stir
 
-from attnchain.errors import CaptureError, ShapeError
+from attnchain.errors import CaptureError, MissingExtraError, ShapeError
 from attnchain.tasks.guidance import AttentionGuidance, guide
 from attnchain.testing.models import pipelines
 
@@ -151,3 +151,13 @@ def test_unknown_settings_are_named():
 
     with pytest.raises(ShapeError, match="unknown setting"):
         SelfAttentionGuider(attention={"strength": 1})
+
+
+def test_without_diffusers_the_extra_is_named(monkeypatch):
+    import importlib
+    import sys
+
+    monkeypatch.delitem(sys.modules, "attnchain.tasks.guidance.guider", raising=False)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtraError, match=r"attnchain\[diffusers\]"):
+        importlib.import_module("attnchain.tasks.guidance.guider")

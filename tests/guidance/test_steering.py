@@ -6,6 +6,7 @@ from tests.guidance.drawn import stir
 
 from attnchain.errors import SiteNotFoundError, UnsupportedModelError
 from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
+from attnchain.tasks.guidance.blur import gaussian_blur
 from attnchain.tasks.guidance.family import Run
 from attnchain.testing.models import diffusion, pipelines
 
@@ -115,6 +116,15 @@ def test_sizes_may_change_inside_the_block(stable_diffusion):
     assert torch.equal(found, expected)
 
 
+def test_half_precision_stays_half_precision(stable_diffusion):
+    half = stable_diffusion.to(torch.bfloat16)
+    with guide(half) as guided:
+        found = latents(half)
+    assert found.dtype == torch.bfloat16
+    assert found.isfinite().all()
+    assert guided.runs["guided"] == 4
+
+
 def single(name):
     """A pipeline, its call, and the name under which its guidance scale goes."""
     pipeline = getattr(pipelines, name)()
@@ -181,6 +191,45 @@ def test_a_bare_denoiser_is_steered_by_its_scheduler():
         with guide(tiny.model, guidance, scheduler=scheduler):
             (found,) = tiny.model(*arguments.values(), return_dict=False)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_velocity_is_steered_along_its_straight_path():
+    tiny = diffusion.sd3_transformer()
+    stir(tiny.model)
+    scheduler = diffusion.build("FlowMatchEulerDiscreteScheduler")
+    scheduler.set_timesteps(5)
+    t = scheduler.timesteps[2]
+    x, text, pooled, _ = tiny.args
+    b = float(t) / 1000
+    guidance = AttentionGuidance(threshold=-1.0, scale=1.5, blur_size=3)
+
+    def run(latents):
+        return tiny.model(latents, text, pooled, t.expand(2)).sample
+
+    with torch.no_grad():
+        first = run(x)
+        blurred = gaussian_blur(x - b * first, size=3, sigma=1.0)
+        second = run((1 - b) * blurred + b * (x + (1 - b) * first))
+        with guide(tiny.model, guidance, scheduler=scheduler):
+            found = run(x)
+    torch.testing.assert_close(
+        found, first + 1.5 * (first - second), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_learned_variances_are_left_alone():
+    tiny = diffusion.dit_transformer()
+    stir(tiny.model)
+    scheduler = diffusion.build("DDIMScheduler")
+    scheduler.set_timesteps(10)
+    x, _, classes = tiny.args
+    t = scheduler.timesteps[4].expand(2)
+    with torch.no_grad():
+        plain = tiny.model(x, t, classes).sample
+        with guide(tiny.model, AttentionGuidance(blur_size=3), scheduler=scheduler):
+            found = tiny.model(x, t, classes).sample
+    assert torch.equal(found[:, 4:], plain[:, 4:])
+    assert (found[:, :4] - plain[:, :4]).abs().max() > 1e-4
 
 
 def test_both_halves_of_a_batch_are_shifted_alike():
