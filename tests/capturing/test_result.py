@@ -1,5 +1,6 @@
 """Choosing among captured records, and the shapes that come back."""
 
+import numpy as np
 import pytest
 import torch
 from tests.capturing.modules import Layers, sequence
@@ -86,16 +87,21 @@ def test_several_records_for_one_layer_number():
     with capture(model) as attention:
         model(X)
         model(X)
-    with pytest.raises(SiteNotFoundError, match="2 records fit layer 1"):
+    with pytest.raises(SiteNotFoundError) as caught:
         attention.select(layers=1)
+    assert str(caught.value) == (
+        "2 records fit layer 1: self layer 1, forward passes 0 and 1. Narrow by "
+        "forwards, or ask for layers=[1] to get them all"
+    )
     assert len(attention.select(layers=[1])) == 2
+    assert torch.equal(attention.select(layers=1, forwards=-1).q, attention[3].q)
 
 
 def test_joint_and_self_attention_are_told_apart_by_kind():
     tiny = diffusion.sd3_transformer()
     with capture(tiny.model) as attention:
         tiny.run()
-    with pytest.raises(SiteNotFoundError, match="narrow by steps, kind or name"):
+    with pytest.raises(SiteNotFoundError, match="Narrow by kind or name"):
         attention.select(layers=0)
     assert attention.select(layers=0, kind="joint").n_states == 29
     assert attention.select(layers=0, kind="self").n_states == 24
@@ -116,22 +122,61 @@ def test_joint_and_self_attention_are_told_apart_by_kind():
 def test_what_does_not_exist_is_answered_with_what_does(attention, choice):
     with pytest.raises(SiteNotFoundError) as caught:
         attention.select(**choice)
-    assert next(iter(choice)) in str(caught.value)
-    assert "self layer 0 (layers.0); self layer 1" in str(caught.value)
+    [(word, value)] = choice.items()
+    known = "layers.0; layers.1; layers.2; layers.3"
+    if word != "name":
+        known = "self layers 0 to 3"
+    expected = f"no captured attention fits {word}={value!r}; there is: {known}"
+    assert str(caught.value) == expected
 
 
 def test_long_lists_are_cut():
     model = Layers(20)
     with capture(model) as attention:
         model(X)
-    assert "layers.11); 8 more" in repr(attention)
+    with pytest.raises(SiteNotFoundError, match=r"layers.11; 8 more$"):
+        attention.select(name="blocks.*")
+
+
+@pytest.mark.parametrize("layers", [1.0, "1", slice(2), [], ["a"], object()], ids=str)
+def test_layers_that_are_no_numbers(attention, layers):
+    with pytest.raises(SiteNotFoundError, match="layers must be a whole number"):
+        attention.select(layers=layers)
+
+
+def test_numbers_of_numpy_are_numbers(attention):
+    last = np.arange(4)[-1]
+    assert attention.select(layers=last).batch_shape == (2, 3)
+    assert len(attention.select(layers=np.arange(2))) == 2
+    assert attention.select(layers=0, heads=np.int64(1)).batch_shape == (2,)
+
+
+@pytest.mark.parametrize("heads", ["a", slice(2), []], ids=str)
+def test_heads_that_are_no_numbers(attention, heads):
+    with pytest.raises(ShapeError, match="has heads 0 to 2"):
+        attention.select(layers=0, heads=heads)
+
+
+def test_an_unknown_keyword_is_answered_with_the_known_ones(attention):
+    with pytest.raises(TypeError, match="by layer; choose by layers, name, kind"):
+        attention.select(layer=0)
+
+
+def test_records_are_shown_in_one_line(attention):
+    assert repr(attention[2]) == (
+        "AttentionRecord(self layer 2 (layers.2), shape=(2, 3, 5, 5), float32, cpu)"
+    )
+    model = Layers(1)
+    with capture(model, keep="mean", grid=TokenGrid(1, 5)) as mean:
+        model(X)
+    assert "shape=(2, 1, 5, 5), 1 x 5 patches" in repr(mean[0])
 
 
 def test_it_is_a_sequence_of_records(attention):
     assert len(attention) == 4
     assert tuple(attention) == attention.records
     assert attention[1] is attention.records[1]
-    assert "self layer 3 (layers.3)" in repr(attention)
+    assert repr(attention) == "CapturedAttention(self layers 0 to 3)"
 
 
 def test_an_empty_result():

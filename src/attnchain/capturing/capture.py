@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from numbers import Real
 from typing import Any, Unpack
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from attnchain.capturing.copier import Copier, Keep
 from attnchain.capturing.denoising import Denoising
 from attnchain.capturing.fused import fused_attention
+from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.recorder import GivenGrid, Recorder
 from attnchain.capturing.result import CapturedAttention
 from attnchain.capturing.shelf import Shelf
@@ -43,7 +45,7 @@ def capture(
     model's outputs do not change. A model that computes attention by hand is switched
     to its fused path inside the block: outputs then agree to rounding, and attention
     weights it would have returned are missing. Hooks and switches are gone afterwards,
-    whatever happens.
+    whatever happens. Only this thread is read: others may run the model meanwhile.
 
     Args:
         model: Any torch module, or a diffusers pipeline, whose transformer or unet is
@@ -57,7 +59,7 @@ def capture(
         grid: Token layout, for a model whose layout is not known: a `TokenGrid`, or a
             function of a module's name and its number of tokens.
         **selection: What else to keep, see `Selection`: `name`, `kind`, `steps`,
-            `resolution`, `branch`.
+            `forwards`, `resolution`, `branch`.
 
     Yields:
         The captured attention, filled while the model runs.
@@ -65,6 +67,7 @@ def capture(
     Raises:
         UnsupportedModelError: Attention is computed where it cannot be read; the
             message names the module and the switch to use.
+        CaptureError: `keep`, `max_bytes`, `device` or `grid` is not what it must be.
         NothingCapturedError: The block ended, and no attention was seen.
         SiteNotFoundError: Attention was seen, but nothing that was chosen.
         CaptureBudgetError: The next record would exceed the budget.
@@ -83,13 +86,16 @@ def capture(
                  [0.3333, 0.3333, 0.3333],
                  [0.3333, 0.3333, 0.3333]]])
     """
-    if keep not in ("qk", "dense", "mean"):
-        raise CaptureError(f"keep must be 'qk', 'dense' or 'mean', but is {keep!r}")
+    _check_options(keep, max_bytes, device, grid)
     denoising = None if isinstance(model, nn.Module) else Denoising(model)
     network = model if denoising is None else denoising.denoiser
     choice = Choice.of(layers, **selection)
     if choice.steps is not None and denoising is None:
-        raise SiteNotFoundError("steps can be chosen for a diffusion pipeline only")
+        message = (
+            "steps can be chosen for a diffusion pipeline only: capture the pipeline "
+            "instead of its network, or choose forwards=..."
+        )
+        raise SiteNotFoundError(message)
     shelf = Shelf(choice, max_bytes)
     recorder = Recorder(
         network, shelf, Copier(keep, device), grid=grid, denoising=denoising
@@ -99,6 +105,26 @@ def capture(
         yield shelf.result
     shelf.close()
     _check_captured(recorder, choice)
+
+
+def _check_options(keep: Any, max_bytes: Any, device: Any, grid: Any) -> None:
+    """Raises before the model runs where an option is not what it must be."""
+    if keep not in ("qk", "dense", "mean"):
+        raise CaptureError(f"keep must be 'qk', 'dense' or 'mean', but is {keep!r}")
+    if not isinstance(max_bytes, Real):
+        raise CaptureError(f"max_bytes must be a number, but is {max_bytes!r}")
+    if grid is not None and not isinstance(grid, TokenGrid) and not callable(grid):
+        message = (
+            f"grid must be a TokenGrid(rows=..., columns=...), or a function of a "
+            f"module's name and its number of tokens, but is {grid!r}"
+        )
+        raise CaptureError(message)
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            message = f"records cannot be kept on device={device!r}: {error}"
+            raise CaptureError(message) from error
 
 
 def _check_captured(recorder: Recorder, choice: Choice) -> None:
@@ -115,17 +141,31 @@ def _check_captured(recorder: Recorder, choice: Choice) -> None:
         )
         raise UnsupportedModelError(message)
     if not result.n_layers:
-        message = (
-            "the model was not run inside the capture block"
-            if recorder.forward < 0
-            else "the model ran, but never called scaled_dot_product_attention; "
-            "if it has attention, it is computed in a way that cannot be read"
-        )
-        raise NothingCapturedError(message)
+        raise NothingCapturedError(_why_nothing(recorder))
     if not result.records:
         kinds = ", ".join(f"{n} {kind}" for kind, n in result.n_layers.items())
         message = (
-            f"nothing fits the choice {choice}; the model has {kinds} layers, named "
-            f"{listed(recorder.names)}"
+            f"nothing that was captured fits {choice}; the model has {kinds} layers, "
+            f"named {listed(recorder.names)}"
         )
+        if choice.name is not None:
+            message += ". In a name, * stands for any characters: name='*attn*'"
         raise SiteNotFoundError(message)
+
+
+def _why_nothing(recorder: Recorder) -> str:
+    """Tells why no attention was seen, and what to do."""
+    if recorder.forward >= 0:
+        return (
+            "the model ran, but never called scaled_dot_product_attention; if it has "
+            "attention, it is computed in a way that cannot be read"
+        )
+    if recorder.ran_elsewhere:
+        return (
+            "the model ran in another thread, which cannot be read; open the capture "
+            "block in the thread that runs the model"
+        )
+    return (
+        "the model was not run inside the capture block; call the very module that "
+        "was given to capture"
+    )

@@ -59,6 +59,8 @@ class Denoising:
             f"capture expects a torch module, or a diffusers pipeline with a "
             f"transformer or unet, but was given {type(self.pipeline).__name__}"
         )
+        if isinstance(getattr(self.pipeline, "model", None), torch.nn.Module):
+            message += "; capture its .model"
         raise UnsupportedModelError(message)
 
     @contextmanager

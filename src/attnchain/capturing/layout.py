@@ -61,7 +61,7 @@ class Layout:
         message = (
             f"the token grid of {site} is not known: {grid}. Give it by hand with "
             f"capture(model, grid=TokenGrid(rows=..., columns=..., prefix=...)), or "
-            f"grid=a function that takes the site and its number of tokens"
+            f"grid=a function of a module's name and its number of tokens"
         )
         raise GridError(message)
 

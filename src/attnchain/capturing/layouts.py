@@ -163,9 +163,19 @@ _WITHOUT_CLASS = _picture("pixel_values", _config_patch, lambda _: 0)
 _REGISTERS = _picture(
     "pixel_values", _config_patch, lambda model: 1 + model.config.num_register_tokens
 )
-_TIMM = _picture(
+_TIMM_PICTURE = _picture(
     "x", lambda model: model.patch_embed.patch_size, lambda m: m.num_prefix_tokens
 )
+
+
+def _timm(call: Call, *others: Any) -> Layout | None:
+    """A picture, whose size is fixed where parts of the model were run without it."""
+    embed: Any = call.module.patch_embed
+    if call.tensor("x") is None and getattr(embed, "strict_img_size", False):
+        rows, columns = embed.grid_size
+        return Layout.of(TokenGrid(rows, columns, prefix=call.module.num_prefix_tokens))
+    return _TIMM_PICTURE(call, *others)
+
 
 RULES: dict[str, Rule] = {
     "transformers.ViTModel": _VIT,
@@ -183,8 +193,8 @@ RULES: dict[str, Rule] = {
     "transformers.T5Stack": _text,
     "transformers.WhisperEncoder": _frames,
     "transformers.WhisperDecoder": _whisper_decoder,
-    "timm.VisionTransformer": _TIMM,
-    "timm.Eva": _TIMM,
+    "timm.VisionTransformer": _timm,
+    "timm.Eva": _timm,
     "timm.SwinTransformerBlock": _timm_windows,
     "open_clip.VisionTransformer": _picture("x", lambda m: m.patch_size, lambda _: 1),
     "open_clip.TextTransformer": _text,

@@ -1,5 +1,6 @@
 """A record that keeps queries and keys instead of a matrix."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,7 @@ from attnchain.capturing.record import AbstractRecord, Heads
 from attnchain.operators import AttentionTransition
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttentionRecord(AbstractRecord):
     r"""Queries, keys and mask of one call of fused attention.
 
@@ -57,7 +58,8 @@ class AttentionRecord(AbstractRecord):
     def probabilities(self, heads: Heads = None) -> Tensor:
         q, k, mask = self._with_heads(heads)
         wide = torch.promote_types(q.dtype, torch.float32)
-        scores = (q.to(wide) * self.scale) @ k.to(wide).mT
+        with _full_precision(q.device.type):
+            scores = (q.to(wide) * self.scale) @ k.to(wide).mT
         if self.causal:
             seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
             scores = scores.masked_fill(~seen.tril(), -torch.inf)
@@ -65,7 +67,10 @@ class AttentionRecord(AbstractRecord):
             scores = scores.masked_fill(~mask, -torch.inf)
         elif mask is not None:
             scores = scores + mask
-        return scores.softmax(-1)
+        if mask is None:
+            return scores.softmax(-1)
+        nowhere = torch.isneginf(scores).all(-1, keepdim=True)
+        return scores.softmax(-1).masked_fill(nowhere, 0.0)
 
     def _with_heads(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor | None]:
         """Queries, keys and mask of the heads, keys repeated for grouped queries."""
@@ -79,3 +84,10 @@ class AttentionRecord(AbstractRecord):
         if mask is not None:
             mask = mask.expand(-1, n_heads, -1, -1)[:, heads]
         return self.q[:, heads], k[:, heads], mask
+
+
+def _full_precision(device_type: str) -> AbstractContextManager:
+    """Keeps autocast from rounding, where the device has it."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)

@@ -1,7 +1,7 @@
 """What was read at one attention call: the base of all records, and matrices."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from attnchain.operators import AbstractTransition, DenseTransition
 Heads = int | Sequence[int] | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AbstractRecord(ABC):
     """One attention call: its place, its token layout and its probabilities.
 
@@ -29,6 +29,15 @@ class AbstractRecord(ABC):
     site: AttentionSite
     causal: bool = field(default=False, kw_only=True)
     layout: Layout = field(default_factory=Layout, kw_only=True)
+
+    def __repr__(self) -> str:
+        """Returns one line, without the numbers."""
+        first, tokens = self.tensors[0], self.layout.queries
+        layout = f", {tokens}" if isinstance(tokens, TokenGrid) else ""
+        return (
+            f"{type(self).__name__}({self.site}, shape={self.shape}{layout}, "
+            f"{str(first.dtype).removeprefix('torch.')}, {first.device})"
+        )
 
     @property
     def grid(self) -> TokenGrid:
@@ -74,7 +83,8 @@ class AbstractRecord(ABC):
     def probabilities(self, heads: Heads = None) -> Float[Tensor, "*batch n m"]:
         """Returns the attention as matrices; for cross-attention too.
 
-        Rows are softmax probabilities over the keys, in float32 or float64.
+        Rows are softmax probabilities over the keys, in float32 or float64; the row
+        of a query that may see no key is zero, as torch has it.
 
         Args:
             heads: A head (its axis is dropped), several heads, or all.
@@ -91,22 +101,32 @@ class AbstractRecord(ABC):
         if self.site.kind == "cross" or n_queries != n_keys:
             message = (
                 f"{self.site} is no chain: its {n_queries} queries and {n_keys} keys "
-                f"are not the same tokens. Use .probabilities(), for example as the "
-                f"start of a walk in self-attention"
+                f"are not the same tokens. "
             )
+            if self.site.kind == "cross":
+                message += (
+                    "Take its record with .matching(kind='cross') and use "
+                    ".probabilities(), for example as the start of a walk"
+                )
+            else:
+                message += (
+                    "After the first pass a cache holds more keys; choose forwards=0, "
+                    "or capture a pass over the whole text without a cache"
+                )
             raise ShapeError(message)
 
     def _check_heads(self, heads: Heads, n_heads: int) -> None:
-        asked = () if heads is None else (heads,) if isinstance(heads, int) else heads
-        wrong = [head for head in asked if not -n_heads <= head < n_heads]
-        if wrong:
+        several = heads if isinstance(heads, Iterable) else [heads]
+        asked = range(1) if heads is None else list(several)
+        known = range(-n_heads, n_heads)
+        if not asked or any(head not in known for head in asked):
             message = (
-                f"{self.site} has heads 0 to {n_heads - 1}, but {wrong} was asked for"
+                f"{self.site} has heads 0 to {n_heads - 1}, but {heads!r} was asked for"
             )
             raise ShapeError(message)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DenseRecord(AbstractRecord):
     """Attention kept as matrices, of every head or of their mean.
 

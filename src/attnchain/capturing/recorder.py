@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,18 +14,21 @@ from attnchain.capturing.call import Call
 from attnchain.capturing.copier import Copier
 from attnchain.capturing.denoising import Denoising, Part
 from attnchain.capturing.grid import TokenGrid
-from attnchain.capturing.layout import Layout
+from attnchain.capturing.layout import UNKNOWN, Layout
 from attnchain.capturing.layouts import find_layout
 from attnchain.capturing.seen import Seen
 from attnchain.capturing.shelf import Shelf
 from attnchain.capturing.site import AttentionSite, Kind
 from attnchain.errors import UnsupportedModelError
 
-GivenGrid = TokenGrid | Callable[[str, int], TokenGrid] | None
+GivenGrid = TokenGrid | Callable[[str, int], TokenGrid | None] | None
 
 
 class Recorder:
-    """Knows what is running: which module, which forward pass, which step."""
+    """Knows what is running: which module, which forward pass, which step.
+
+    Only the thread it was made in is followed; others may run the model meanwhile.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,10 @@ class Recorder:
         self.denoising = denoising
         self.stack: list[Call] = []
         self.forward = -1
+        self.thread = get_ident()
+        self.ran_elsewhere = False
         self.by_hand: dict[str, None] = {}
+        self._ran: list[str] = []
         self._calls: Counter[str] = Counter()
         self._layers: dict[tuple[str, int, Kind], int] = {}
 
@@ -68,9 +75,7 @@ class Recorder:
                 hook.remove()
 
     def see(self, seen: Seen) -> None:
-        """Keeps a call of fused attention, if it was made by the model and chosen."""
-        if not self.stack:
-            return
+        """Keeps a call of fused attention by the running model, if it is chosen."""
         call = self.stack[-1]
         layout = self._layout(call, seen)
         site = self._site(call, layout, seen)
@@ -83,17 +88,13 @@ class Recorder:
 
     def see_softmax(self, scores: Tensor) -> None:
         """Notes attention computed by hand: a softmax of scores in such a module."""
-        if not self.stack:
-            return
         call = self.stack[-1]
         named = "att" in type(call.module).__name__.lower()
         if named and scores.ndim >= 3 and not self._calls[call.name]:
-            self.by_hand[call.name] = None
+            self.by_hand[call.name or "the model"] = None
 
     def refuse(self, kernel: str) -> None:
         """Raises when the model computes attention where it cannot be seen."""
-        if not self.stack:
-            return
         message = (
             f"{self.stack[-1].name or 'the model'} calls {kernel}, which hides "
             f"queries and keys; switch to torch's scaled_dot_product_attention: "
@@ -104,15 +105,38 @@ class Recorder:
 
     def _entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict) -> None:
+            if get_ident() != self.thread:
+                self.ran_elsewhere = True
+                return
+            if module is self.root.module:
+                self.stack.clear()
             if not self.stack:
-                self.forward += 1
-                self._calls.clear()
+                self._begin(f"{name}." if name else "")
             self.stack.append(Call(name, module, args, kwargs))
 
         return enter
 
-    def _leave(self, *_: Any) -> None:
-        self.stack.pop()
+    def _begin(self, prefix: str) -> None:
+        """Counts a forward pass, unless parts run one by one are still going on."""
+        if not self._ran or any(
+            prefix.startswith(ran) or ran.startswith(prefix) for ran in self._ran
+        ):
+            self.forward += 1
+            self._calls.clear()
+            self._ran.clear()
+        self._ran.append(prefix)
+
+    def _leave(self, module: nn.Module, *_: Any) -> None:
+        """Forgets a module and what an interruption left behind inside it.
+
+        A module whose call another hook stopped before ours was never entered.
+        """
+        if get_ident() != self.thread:
+            return
+        for depth in reversed(range(len(self.stack))):
+            if self.stack[depth].module is module:
+                del self.stack[depth:]
+                break
 
     def _parts(self, seen: Seen) -> list[Part]:
         if self.denoising is None:
@@ -125,7 +149,7 @@ class Recorder:
         elif isinstance(self.grid, TokenGrid):
             layout = Layout.of(self.grid)
         else:
-            queries, keys = (self.grid(call.name, n) for n in seen.lengths)
+            queries, keys = (self.grid(call.name, n) or UNKNOWN for n in seen.lengths)
             layout = Layout(queries, keys)
         return layout.fitted(*seen.lengths)
 
@@ -138,6 +162,7 @@ class Recorder:
         if occurrence not in self._layers:
             self._layers[occurrence] = result.n_layers[kind]
             result.n_layers[kind] += 1
+        result.n_forwards = self.forward + 1
         step = None
         if self.denoising is not None:
             step = self.denoising.step

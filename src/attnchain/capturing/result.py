@@ -6,9 +6,25 @@ from typing import Unpack, overload
 
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.record import AbstractRecord, Heads
-from attnchain.capturing.site import Choice, Kind, Numbers, Selection, listed
+from attnchain.capturing.site import (
+    AttentionSite,
+    Choice,
+    Kind,
+    Numbers,
+    Selection,
+    described,
+    listed,
+)
 from attnchain.errors import GridError, SiteNotFoundError
 from attnchain.operators import AbstractTransition
+
+NARROWING = {
+    "steps": "step",
+    "forwards": "forward",
+    "branch": "branch",
+    "kind": "kind",
+    "name": "name",
+}
 
 
 class CapturedAttention:
@@ -19,12 +35,14 @@ class CapturedAttention:
     Attributes:
         n_layers: For each kind of attention, how many sites the model has.
         n_steps: Denoising steps seen; 0 outside a diffusion pipeline.
+        n_forwards: Forward passes of the model seen.
     """
 
     def __init__(self, records: list[AbstractRecord] | None = None) -> None:
         self._records = [] if records is None else records
         self.n_layers: Counter[Kind] = Counter()
         self.n_steps = 0
+        self.n_forwards = 0
 
     @property
     def records(self) -> tuple[AbstractRecord, ...]:
@@ -88,11 +106,9 @@ class CapturedAttention:
             and not (chains_only and record.site.kind == "cross")
         )
         if not found:
-            asked = {"layers": layers, **selection}
             message = (
-                "no captured attention fits "
-                + ", ".join(f"{k}={v!r}" for k, v in asked.items() if v is not None)
-                + f"; there is: {self._existing() or 'nothing'}"
+                f"no captured attention fits {str(choice) or 'a chain'}; there is: "
+                f"{self._existing(names=choice.name is not None) or 'nothing'}"
             )
             raise SiteNotFoundError(message)
         return found
@@ -131,26 +147,48 @@ class CapturedAttention:
             ShapeError: A record is no chain (cross-attention), or has no such head.
         """
         found = self.matching(layers, **selection)
-        if not isinstance(layers, int):
+        if layers is None or isinstance(layers, Iterable):
             return tuple(record.transition(heads) for record in found)
         if len(found) > 1:
+            sites = [record.site for record in found]
+            ways = [
+                word
+                for word, attribute in NARROWING.items()
+                if len({getattr(site, attribute) for site in sites}) > 1
+            ]
             message = (
-                f"{len(found)} records fit layer {layers}: "
-                f"{listed(record.site for record in found)}. Ask for "
-                f"layers=[{layers}] to get them all, or narrow by steps, kind or name"
+                f"{len(found)} records fit layer {layers}: {described(sites)}. Narrow "
+                f"by {' or '.join(ways)}, or ask for layers=[{layers}] to get them all"
             )
             raise SiteNotFoundError(message)
         return next(iter(found)).transition(heads)
+
+    def fits_counts(
+        self, site: AttentionSite, choice: Choice, *, yet: bool = False
+    ) -> bool:
+        """Tells whether a site's layer, step and forward pass are chosen.
+
+        Args:
+            site: The site.
+            choice: What was asked for; negative numbers count from what was seen.
+            yet: Whether more may follow, so that it may yet be one of the last.
+        """
+        n_layers = self.n_layers[site.kind]
+        return (
+            choice.fits_layer(site.layer, n_layers, yet=yet)
+            and choice.fits_step(site.step, self.n_steps, yet=yet)
+            and choice.fits_forward(site.forward, self.n_forwards, yet=yet)
+        )
 
     def _chosen(self, record: AbstractRecord, choice: Choice) -> bool:
         site = record.site
         return (
             choice.fits_place(site.name, site.kind)
-            and choice.fits_layer(site.layer, self.n_layers[site.kind])
-            and choice.fits_step(site.step, self.n_steps)
+            and self.fits_counts(site, choice)
             and choice.branch in (None, site.branch)
             and record.layout.fits_resolution(site, choice.resolution)
         )
 
-    def _existing(self) -> str:
-        return listed(record.site for record in self._records)
+    def _existing(self, *, names: bool = False) -> str:
+        sites = [record.site for record in self._records]
+        return listed(s.name or "model" for s in sites) if names else described(sites)

@@ -12,8 +12,8 @@ from attnchain.errors import CaptureBudgetError
 class Shelf:
     """Fills a result with what was chosen, and no more bytes than allowed.
 
-    A layer or step counted from the end is not known to be chosen before the model
-    has run. Until then the last few are kept and the rest is let go on the way.
+    A layer, step or pass counted from the end is not known to be chosen before the
+    model has run. Until then the last few are kept and the rest is let go on the way.
     """
 
     def __init__(self, choice: Choice, max_bytes: int) -> None:
@@ -68,7 +68,4 @@ class Shelf:
             self.held = self.result.nbytes
 
     def _fits(self, site: AttentionSite, *, yet: bool) -> bool:
-        n_layers, n_steps = self.result.n_layers[site.kind], self.result.n_steps
-        return self.choice.fits_layer(
-            site.layer, n_layers, yet=yet
-        ) and self.choice.fits_step(site.step, n_steps, yet=yet)
+        return self.result.fits_counts(site, self.choice, yet=yet)

@@ -1,6 +1,8 @@
 """The torch function mode that sees attention while a model runs."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
+from inspect import signature
 from types import FunctionType
 from typing import Any
 
@@ -21,6 +23,8 @@ OTHER_KERNELS = (
     "efficient_attention_forward_cutlass",
 )
 
+WEIGHING_HEADS: ContextVar[int | None] = ContextVar("WEIGHING_HEADS", default=None)
+
 
 class Watch(TorchFunctionMode):
     """Shows every call of fused attention to a recorder, then lets it run."""
@@ -28,38 +32,43 @@ class Watch(TorchFunctionMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
-        self.weighing_heads: int | None = None
 
     def __torch_function__(
         self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None
     ) -> Any:
-        """Runs a torch function; attention is seen first."""
+        """Runs a torch function; attention of the model is seen first."""
         kwargs = kwargs or {}
+        if not self.recorder.stack:
+            return func(*args, **kwargs)
         if func is functional.scaled_dot_product_attention:
             self.recorder.see(Seen.of(args, kwargs))
         elif func is functional.multi_head_attention_forward:
-            return self._multi_head(*args, **kwargs)
-        elif self.weighing_heads and func in PRODUCTS:
-            self.recorder.see(Seen.of_product(args, self.weighing_heads))
-            self.weighing_heads = None
+            return self._multi_head(args, kwargs)
+        elif func in PRODUCTS and (heads := WEIGHING_HEADS.get()):
+            self.recorder.see(Seen.of_product(args, heads))
+            product = func(*args, **kwargs)
+            WEIGHING_HEADS.set(None)
+            return product
         elif func in SOFTMAX:
             self.recorder.see_softmax(args[0] if args else kwargs["input"])
         elif getattr(func, "__name__", None) in OTHER_KERNELS:
             self.recorder.refuse(func.__name__)
         return func(*args, **kwargs)
 
-    def _multi_head(self, *args: Any, need_weights: bool = True, **kwargs: Any) -> Any:
+    def _multi_head(self, args: Any, kwargs: dict) -> Any:
         """Runs torch's multi-head attention with this mode on.
 
         Asked for weights, it multiplies queries and keys by hand; that product is
-        seen instead.
+        seen instead, also by captures around this one.
         """
-        self.weighing_heads = args[4] if need_weights else None
+        given = signature(_MULTI_HEAD).bind(*args, **kwargs).arguments
+        weighed = given.get("need_weights", True)
+        token = WEIGHING_HEADS.set(given["num_heads"] if weighed else None)
         try:
             with self:
-                return _MULTI_HEAD(*args, need_weights=need_weights, **kwargs)
+                return _MULTI_HEAD(*args, **kwargs)
         finally:
-            self.weighing_heads = None
+            WEIGHING_HEADS.reset(token)
 
 
 def _without_override(function: Callable) -> Callable:

@@ -1,0 +1,82 @@
+"""Mistakes of a new user: one clear line that says what to do."""
+
+from types import SimpleNamespace
+
+import pytest
+from tests.capturing.modules import Layers, sequence
+
+from attnchain.capturing import TokenGrid, capture
+from attnchain.errors import (
+    CaptureError,
+    GridError,
+    NothingCapturedError,
+    SiteNotFoundError,
+    UnsupportedModelError,
+)
+
+X = sequence(2, 3, 5, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"max_bytes": None}, CaptureError, "max_bytes must be a number"),
+        ({"max_bytes": "8GB"}, CaptureError, "max_bytes must be a number"),
+        ({"device": "gpu"}, CaptureError, "kept on device='gpu'"),
+        ({"grid": (4, 4)}, CaptureError, r"TokenGrid\(rows="),
+        ({"layers": []}, SiteNotFoundError, "layers must be a whole number"),
+        ({"layers": "0"}, SiteNotFoundError, "layers must be a whole number"),
+        ({"forwards": 0.5}, SiteNotFoundError, "forwards must be a whole number"),
+        ({"resolution": 5}, SiteNotFoundError, r"must be \(rows, columns\)"),
+        ({"steps": 0}, SiteNotFoundError, "capture the pipeline"),
+        ({"layer": 0}, TypeError, "by layer; choose by layers"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_refused_before_the_model_runs(options, error, words):
+    with pytest.raises(error, match=words), capture(Layers(), **options):
+        pytest.fail("the block was entered")
+
+
+def test_a_name_without_a_star():
+    model = Layers(2)
+    with pytest.raises(SiteNotFoundError) as caught, capture(model, name="layers"):
+        model(X)
+    assert str(caught.value) == (
+        "nothing that was captured fits name='layers'; the model has 2 self layers, "
+        "named layers.0; layers.1. In a name, * stands for any characters: "
+        "name='*attn*'"
+    )
+
+
+def test_another_model_was_run():
+    with (
+        pytest.raises(NothingCapturedError, match="the very module"),
+        capture(Layers()),
+    ):
+        Layers()(X)
+
+
+@pytest.mark.parametrize("thing", [None, "vit", Layers, Layers().forward], ids=repr)
+def test_what_is_no_model(thing):
+    with pytest.raises(UnsupportedModelError, match="torch module"), capture(thing):
+        pass
+
+
+def test_a_wrapper_of_a_model():
+    wrapper = SimpleNamespace(model=Layers())
+    with pytest.raises(UnsupportedModelError, match=r"\.model$"), capture(wrapper):
+        pass
+
+
+def test_a_grid_function_that_knows_some_modules_only():
+    model = Layers(2)
+
+    def grid(name, _):
+        return TokenGrid(1, 5) if name == "layers.1" else None
+
+    with capture(model, grid=grid) as attention:
+        model(X)
+    assert attention[1].grid == TokenGrid(1, 5)
+    with pytest.raises(GridError, match="a function of a module's name"):
+        _ = attention[0].grid
