@@ -5,9 +5,10 @@ import torch
 from tests.capturing.modules import Attending, CrossAttending, sequence
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right, causal_upper_left
 
 from attnchain.capturing import capture
-from attnchain.errors import CaptureBudgetError, ShapeError
+from attnchain.errors import CaptureBudgetError, ShapeError, UnsupportedModelError
 
 Q, K = sequence(2, 4, 6, 8, seed=1), sequence(2, 4, 6, 8, seed=2)
 PAIRS = sequence(2, 2, 6, 8, seed=3)
@@ -32,6 +33,10 @@ FORMS = {
     "grouped, masked": ((Q, PAIRS), {"enable_gqa": True, "attn_mask": BIAS}),
     "one key head": ((Q, PAIRS[:, :1]), {"enable_gqa": True, "is_causal": True}),
     "shared keys": ((Q, K[:1]), {}),
+    "shared queries": ((Q[:1], K), {}),
+    "one query head": ((Q[:, :1].expand(2, 1, 6, 8), K), {}),
+    "keys without a batch axis": ((Q, K[0]), {}),
+    "causal bias": ((Q, K), {"attn_mask": causal_upper_left(6, 6)}),
 }
 
 
@@ -105,6 +110,44 @@ def test_any_precision(dtype):
     expected = (q @ k.mT * 8**-0.5).softmax(-1)
     torch.testing.assert_close(record.probabilities(), expected)
     torch.testing.assert_close(record.transition().to_dense(), expected)
+
+
+@pytest.mark.parametrize("bias", [causal_upper_left, causal_lower_right])
+def test_a_causal_bias_is_a_mask_that_holds_no_numbers(bias):
+    record, expected = attended((Q[:, :, :4], K), {"attn_mask": bias(4, 6)})
+    torch.testing.assert_close(record.probabilities(), expected, atol=1e-6, rtol=0)
+
+
+def test_a_row_that_may_see_no_key_is_zero_as_in_torch():
+    mask = torch.ones(6, 6).bool()
+    mask[2] = False
+    record, expected = attended((Q, K), {"attn_mask": mask})
+    assert not expected[:, :, 2].any()
+    torch.testing.assert_close(record.probabilities(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("keep", ["qk", "dense", "mean"])
+def test_autocast_does_not_round_what_is_kept(keep):
+    model = Attending()
+    with capture(model, keep=keep) as attention, torch.autocast("cpu"):
+        model(Q, K, K)
+        inside = attention[0].probabilities()
+    expected = (Q @ K.mT * 8**-0.5).softmax(-1)
+    if keep == "mean":
+        expected = expected.mean(1, keepdim=True)
+    torch.testing.assert_close(inside, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused():
+    pieces = [sequence(n, 4, 8) for n in (3, 5)]
+    nested = torch.nested.nested_tensor(pieces, layout=torch.jagged).transpose(1, 2)
+    model = Attending()
+    with (
+        pytest.raises(UnsupportedModelError, match="padded batch"),
+        capture(model),
+    ):
+        model(nested, nested, nested)
 
 
 def test_a_mask_expanded_over_heads_is_kept_once():
@@ -256,6 +299,51 @@ class TestMultiHeadAttention:
         with capture(model) as attention:
             model(self.X, self.X + 1, self.X + 1)
         assert attention[0].site.kind == "cross"
+
+    @pytest.mark.parametrize("need_weights", [True, False])
+    def test_the_same_sequence_computed_twice_is_self_attention(self, need_weights):
+        model = nn.MultiheadAttention(16, 2, batch_first=True)
+        with capture(model) as attention:
+            model(self.X, self.X + 0, self.X, need_weights=need_weights)
+        assert attention.select(layers=0).batch_shape == (2, 2)
+
+    @pytest.mark.parametrize("need_weights", [True, False])
+    def test_one_capture_inside_another(self, need_weights):
+        model = nn.Sequential(nn.MultiheadAttention(16, 2, batch_first=True))
+        with capture(model) as outer, capture(model[0]) as inner:
+            model.forward = lambda x: model[0](x, x, x, need_weights=need_weights)
+            model(self.X)
+        assert (len(outer), len(inner)) == (1, 1)
+        assert torch.equal(outer[0].probabilities(), inner[0].probabilities())
+
+    def test_the_function_called_with_keywords(self):
+        class Calling(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weights = nn.MultiheadAttention(16, 2)
+
+            def forward(self, x):
+                return functional.multi_head_attention_forward(
+                    query=x,
+                    key=x,
+                    value=x,
+                    embed_dim_to_check=16,
+                    num_heads=2,
+                    in_proj_weight=self.weights.in_proj_weight,
+                    in_proj_bias=self.weights.in_proj_bias,
+                    bias_k=None,
+                    bias_v=None,
+                    add_zero_attn=False,
+                    dropout_p=0.0,
+                    out_proj_weight=self.weights.out_proj.weight,
+                    out_proj_bias=self.weights.out_proj.bias,
+                )
+
+        model = Calling()
+        with capture(model) as attention:
+            _, weights = model(self.X.mT.reshape(6, 2, 16))
+        mean = attention[0].probabilities().mean(1)
+        torch.testing.assert_close(mean, weights)
 
     def test_the_fast_path_is_restored(self):
         layer = nn.TransformerEncoderLayer(16, 2, batch_first=True).eval()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
@@ -40,7 +41,7 @@ class Call(NamedTuple):
         """Returns the length of the other sequence that is attended to, if any."""
         if isinstance(self.module, nn.MultiheadAttention):
             query, key = self.tensor("query"), self.tensor("key")
-            if key is None or key is query:
+            if query is None or key is None or _equal(query, key):
                 return None
             return key.shape[1 if self.module.batch_first and key.ndim == 3 else 0]
         for name in SECOND_SEQUENCE:
@@ -48,6 +49,13 @@ class Call(NamedTuple):
             if found is not None:
                 return found.shape[-2]
         return None
+
+
+def _equal(query: Tensor, key: Tensor) -> bool:
+    """Tells whether two arguments are the same sequence, also when computed twice."""
+    if query is key or query.shape != key.shape or query.is_meta:
+        return query is key
+    return torch.equal(query, key)
 
 
 @lru_cache(maxsize=256)

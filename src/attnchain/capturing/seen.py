@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from attnchain.errors import UnsupportedModelError
+
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+# torch.nn.attention.bias.CausalBias; importing the class takes seconds.
+CAUSAL_BIAS = "CausalBias"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,17 +29,30 @@ class Seen:
         """Reads the arguments of `scaled_dot_product_attention`.
 
         Dropout is ignored: the chain is that of the undropped probabilities.
+
+        Raises:
+            UnsupportedModelError: The tensors are nested.
         """
         given = dict(zip(PARAMETERS, args, strict=False)) | dict(kwargs)
-        q, mask = given["query"].detach(), given.get("attn_mask")
-        scale = given.get("scale")
-        four = _four_axes(q)
+        q, k = given["query"].detach(), given["key"].detach()
+        if q.is_nested or k.is_nested:
+            message = (
+                "attention over nested tensors cannot be captured; give the model a "
+                "padded batch with a mask"
+            )
+            raise UnsupportedModelError(message)
+        q, k = _aligned(q, k)
+        scale, mask = given.get("scale"), given.get("attn_mask")
+        causal = bool(given.get("is_causal", False))
+        if type(mask).__name__ == CAUSAL_BIAS:
+            mask = _as_boolean(mask, q.device)
+            causal = mask is None
         return cls(
-            q=four,
-            k=_four_axes(given["key"].detach()).expand(four.shape[0], -1, -1, -1),
+            q=_four_axes(q),
+            k=_four_axes(k),
             mask=None if mask is None else _mask_axes(mask.detach(), q),
             scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
-            causal=bool(given.get("is_causal", False)),
+            causal=causal,
         )
 
     @classmethod
@@ -68,6 +86,29 @@ class Seen:
     def lengths(self) -> tuple[int, int]:
         """Numbers of queries and keys."""
         return self.q.shape[2], self.k.shape[2]
+
+
+def _aligned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Broadcasts the batch axes of queries and keys, and one query head to many."""
+    n_axes = max(q.ndim, k.ndim)
+    q, k = (tensor[(None,) * (n_axes - tensor.ndim)] for tensor in (q, k))
+    heads = -3 if n_axes > 3 else -2
+    batch = torch.broadcast_shapes(q.shape[:heads], k.shape[:heads])
+    if n_axes > 3 and q.shape[-3] == 1:
+        q = q.expand(*q.shape[:-3], k.shape[-3], -1, -1)
+    q, k = (tensor.expand(*batch, *tensor.shape[heads:]) for tensor in (q, k))
+    return q, k
+
+
+def _as_boolean(bias: Any, device: torch.device) -> Tensor | None:
+    """The mask that a causal bias, a tensor without values, stands for.
+
+    None where it is what `is_causal` says.
+    """
+    n, m = bias.seq_len_q, bias.seq_len_kv
+    if bias.variant.name == "UPPER_LEFT" or n == m:
+        return None
+    return torch.ones(n, m, dtype=torch.bool, device=device).tril(m - n)
 
 
 def _four_axes(tensor: Tensor) -> Tensor:
