@@ -1,6 +1,5 @@
 """A chain read from queries and keys, its matrix formed only where it is small."""
 
-import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -11,11 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.checks import check_finite, check_floating
-from attnchain.errors import (
-    MaterializationWarning,
-    NotStochasticError,
-    ShapeError,
-)
+from attnchain.errors import NotStochasticError, ShapeError
 from attnchain.operators import tiles
 from attnchain.operators.base import (
     AbstractTransition,
@@ -27,7 +22,7 @@ from attnchain.operators.base import (
     kept_states,
 )
 from attnchain.operators.fused import check_fused, prefers_fused
-from attnchain.operators.memory import fits_budget
+from attnchain.operators.memory import announce_storage, fits_budget
 from attnchain.operators.product import Head, TiledHead, tiled_product
 
 Backend = Literal["auto", "dense", "tiled", "triton"]
@@ -172,16 +167,10 @@ class AttentionTransition(AbstractTransition):
         Warns:
             MaterializationWarning: They exceed the memory budget.
         """
-        if not fits_budget(self.shape, self.dtype, self.device):
-            size = self.shape.numel() * self.dtype.itemsize / 2**30
-            warnings.warn(
-                f"storing {tuple(self.shape)} takes {size:.1f} GiB; push and pull "
-                "need no stored matrix",
-                MaterializationWarning,
-                stacklevel=2,
-            )
+        announce_storage(self.shape, self.dtype, self.device)
         if self._tracks_gradients:
-            return super().to_dense()
+            identity = torch.eye(self.n_states, dtype=self.dtype, device=self.device)
+            return self._push(identity.expand(self.shape))
         matrices = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         flat = matrices.view(-1, self.n_states, self.n_states)
         for place, scores, matrix in zip(self._places, self.scores, flat, strict=True):
@@ -325,5 +314,8 @@ def _check_tops(top: Tensor, place: tuple[int, ...]) -> None:
             "with `restrict` instead of masking them"
         )
     else:
-        message = f"{where} has scores that overflow {top.dtype}; use float64"
+        message = (
+            f"{where} has scores that overflow {top.dtype} or are not numbers (in the "
+            "mask?); float64 holds larger ones"
+        )
     raise NotStochasticError(message)

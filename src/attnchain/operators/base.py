@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attnchain.checks import check_floating
 from attnchain.errors import ShapeError
+from attnchain.operators.memory import announce_storage
 
 BatchIndex = int | slice | Tensor | tuple[int | slice | Tensor, ...]
 """What may stand in `transition[...]`: it indexes the batch dimensions only."""
@@ -139,7 +140,12 @@ class AbstractTransition(ABC):
         return result.squeeze(-2) if single else result
 
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
-        """The matrices themselves: n * n numbers for each chain of the batch."""
+        """The matrices themselves: n * n numbers for each chain of the batch.
+
+        Warns:
+            MaterializationWarning: They exceed the memory budget.
+        """
+        announce_storage(self.shape, self.dtype, self.device)
         identity = torch.eye(self.n_states, dtype=self.dtype, device=self.device)
         return self._push(identity.expand(self.shape))
 

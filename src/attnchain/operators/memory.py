@@ -1,8 +1,11 @@
 """How much memory a stored matrix may take."""
 
 import os
+import warnings
 
 import torch
+
+from attnchain.errors import MaterializationWarning
 
 _CEILING = 2 * 2**30
 
@@ -27,3 +30,17 @@ def memory_budget(device: torch.device) -> int:
 def fits_budget(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether matrices of this shape may be stored."""
     return shape.numel() * dtype.itemsize <= memory_budget(device)
+
+
+def announce_storage(
+    shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Warns where matrices of this shape are about to be stored above the budget."""
+    if not fits_budget(shape, dtype, device):
+        size = shape.numel() * dtype.itemsize / 2**30
+        warnings.warn(
+            f"storing {tuple(shape)} takes {size:.1f} GiB; push and pull need no "
+            "stored matrix",
+            MaterializationWarning,
+            stacklevel=3,
+        )

@@ -9,6 +9,7 @@ from torch import Tensor
 from attnchain.errors import NotStochasticError, ShapeError
 from attnchain.operators.attention import AttentionTransition
 from attnchain.operators.base import kept_states
+from attnchain.operators.memory import announce_storage
 
 ITERATIONS = 6
 """Newton-Schulz steps of the published method."""
@@ -83,7 +84,12 @@ class FastNystrom:
         return replace(self, left=self.left / sums[..., None])
 
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
-        """The matrices themselves."""
+        """The matrices themselves.
+
+        Warns:
+            MaterializationWarning: They exceed the memory budget.
+        """
+        announce_storage(self.shape, self.left.dtype, self.left.device)
         return self.left @ self.right
 
     def _times(self, vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:

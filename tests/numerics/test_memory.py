@@ -1,0 +1,64 @@
+"""Memory of single products and solves, measured; and no silent n x n storage."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.operators.builders import queries_and_keys
+
+from attnchain.errors import MaterializationWarning
+from attnchain.operators import AttentionTransition, Damped, Power, fast_nystrom
+
+MEASURE = """
+import resource, torch
+from attnchain.operators import AttentionTransition
+torch.set_num_threads(1)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+def products(n):
+    q, k = torch.randn(2, n, 64)
+    v = torch.full((n,), 1 / n)
+    before = peak()
+    chain = AttentionTransition(q, k, backend="tiled")
+    chain.push(v)
+    chain.pull(v)
+    return peak() - before
+
+products(512)
+print(products(16_384))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_a_product_of_16384_tokens_takes_at_most_64_mib():
+    command = [sys.executable, "-c", MEASURE]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(ran.stdout) <= 64
+
+
+@pytest.mark.parametrize("make", [lambda p: p, Damped, lambda p: Power(p, 2)])
+@pytest.mark.parametrize("backend", ["auto", "tiled"])
+def test_dense_forms_above_the_budget_warn(monkeypatch, make, backend):
+    chain = make(AttentionTransition(*queries_and_keys(8, 2), backend=backend))
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
+    with pytest.warns(MaterializationWarning, match="GiB"):
+        chain.to_dense()
+
+
+def test_a_stored_back_end_above_the_budget_warns(monkeypatch):
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
+    chain = AttentionTransition(*queries_and_keys(8, 2), backend="dense")
+    with pytest.warns(MaterializationWarning, match="GiB"):
+        chain.push(torch.full((8,), 1 / 8))
+
+
+def test_a_dense_approximation_above_the_budget_warns(monkeypatch):
+    small = fast_nystrom(
+        AttentionTransition(*queries_and_keys(8, 2)), torch.tensor([0, 1])
+    )
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
+    with pytest.warns(MaterializationWarning, match="GiB"):
+        small.to_dense()
