@@ -1,8 +1,17 @@
 """One thread, fixed seeds, bounded hypothesis runs, GPU tests only with a GPU."""
 
+from contextlib import suppress
+
 import hypothesis
 import pytest
 import torch
+
+from attnchain.testing.models import importable_torchvision
+
+# Where torchvision was built for another torch, transformers, timm and diffusers import
+# all the same. It comes first: they look for torchvision once.
+with suppress(ImportError):
+    importable_torchvision()
 
 hypothesis.settings.register_profile(
     "attnchain", deadline=None, derandomize=True, database=None, max_examples=40

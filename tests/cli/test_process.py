@@ -1,0 +1,50 @@
+"""The installed command, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("attnchain")
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Runs the command from an empty folder, with one thread."""
+    if not COMMAND.exists():
+        pytest.skip("the package is not installed in this environment")
+
+    def shell(*args):
+        return subprocess.run(
+            [COMMAND, *map(str, args)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return shell
+
+
+def test_a_picture_in_its_segments_out(shell, image, tiny_folder, tmp_path):
+    options = ("--model", tiny_folder, "--size", 64, "--json")
+    done = shell("segment", image, *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert told["mode"] == "automatic"
+    names = {"cat-figure.png", "cat-segments.png", "cat.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert all((tmp_path / file).is_file() for file in told["files"])
+
+
+def test_bad_input_ends_with_two(shell, tmp_path):
+    done = shell("segment", "missing.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "attnchain: no such file: missing.png\n"
+    assert not (tmp_path / "out").exists()
