@@ -21,7 +21,7 @@ Pixel = tuple[int, int]
 
 _MARGIN = 0.5
 _NOISE = 0.1
-_FLOOR = 1e-3
+_FLOOR = 1e-2
 _TEMPERATURE = 0.65
 
 
@@ -232,7 +232,7 @@ def _regression(
     own = columns.gather(1, patches[:, None])
     columns = columns / own
     kernel = columns[:, patches].mT + _NOISE * torch.eye(len(patches)).to(values)
-    return torch.linalg.solve(kernel, values) @ columns
+    return torch.linalg.solve(kernel, (1 + _NOISE) * values) @ columns
 
 
 def _nearest(session: Clicks) -> Tensor:

@@ -38,23 +38,21 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
 ) -> TextAttention:
     """Attention between a prompt and a picture: encode, add noise, one pass.
 
-    The picture is resized (bicubic, aspect ratio kept), encoded by the pipeline's
-    autoencoder, noised once to the given level and shown to the denoiser once,
-    without guidance. The pipeline itself, its scheduler too, is left as it is.
+    The picture is resized, encoded by the pipeline's autoencoder, noised and shown to
+    the denoiser once, without guidance. The pipeline is left as it is.
 
     Args:
         pipeline: A text-to-image pipeline of diffusers: FLUX.1, Stable Diffusion 1,
             2, XL or 3, loaded by its `from_pretrained`.
         picture: A Pillow picture.
-        prompt: Text that holds the words to look for, for example "a cat, grass,
-            sky".
+        prompt: Text that holds the words to look for: "a cat, grass, sky".
         noise: Noise level in (0, 1]: the sigma of a flow-matching model, and the
             fraction of the training time steps of the others.
         size: Longer side in pixels; by default what the pipeline generates.
         layers: Blocks to read, see `capture`; all by default.
         weights: See `text_attention`.
         seed: Of the noise.
-        **selection: What else to read, see `Selection`.
+        **selection: See `Selection`.
 
     Returns:
         `TextAttention`.
@@ -70,12 +68,11 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
     """
     check_fraction(noise, "noise")
     reader, options = _reader(pipeline, noise)
-    width, height = _size(pipeline, picture, size)
+    shape = _size(pipeline, picture, size)
     options |= {
         "prompt": prompt,
-        "image": picture.convert("RGB").resize((width, height)),
-        "width": width,
-        "height": height,
+        "image": picture.convert("RGB").resize(shape),
+        **dict(zip(("width", "height"), shape, strict=True)),
         "num_inference_steps": 1,
         "strength": 1.0,
         "guidance_scale": 1.0,

@@ -37,8 +37,8 @@ def segment_regions(
     attention: PictureAttention,
     *,
     anchors: Anchors = "token_rank",
-    count: int = 256,
-    threshold: float = 1.0,
+    count: int = 64,
+    threshold: float = 0.3,
     rounds: int = 3,
 ) -> Regions:
     """Cuts a picture into regions by merging attention maps from some anchors.
@@ -164,9 +164,10 @@ def merge_maps(
         raise ShapeError(message)
     rows = chain.to_dense()
     near = (divergence(rows[list(anchors)], rows) <= threshold).to(rows)
+    near[range(len(anchors)), list(anchors)] = 1
     maps = near @ rows / near.sum(-1, keepdim=True)
     for _ in range(rounds - 1):
-        near = divergence(maps, maps) <= threshold
+        near = (divergence(maps, maps) <= threshold).fill_diagonal_(True)
         matched = torch.zeros(len(maps), dtype=torch.bool, device=maps.device)
         merged = []
         for i in range(len(maps)):

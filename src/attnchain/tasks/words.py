@@ -19,7 +19,12 @@ from attnchain.capturing import (
     TokenGrid,
     prompt_tokens,
 )
-from attnchain.errors import GridError, ShapeError, SiteNotFoundError
+from attnchain.errors import (
+    GridError,
+    ShapeError,
+    SiteNotFoundError,
+    WordNotFoundError,
+)
 from attnchain.markov import mix, propagate
 from attnchain.markov.propagation import Direction
 from attnchain.operators import AbstractTransition, Damped, stored
@@ -38,8 +43,8 @@ class TextAttention:
             alone (self-attention of a UNet).
         grid: Where patches and text lie among the states of the chain.
         tokens: Characters of the prompt that each text token stands for.
-        columns: For cross-attention, which patches look at each text token: its
-            columns, each scaled to sum one; None for joint attention.
+        columns: For cross-attention, how strongly each patch looks at each text
+            token; None for joint attention.
     """
 
     chain: AbstractTransition
@@ -76,7 +81,7 @@ class TextAttention:
             one, since some walkers are on text tokens.
 
         Raises:
-            WordNotFoundError: The word is not in the prompt, or beyond its end.
+            WordNotFoundError: The word is not in the prompt, beyond its end, or masked.
             ShapeError: Fewer than one bounce, or an unknown direction.
         """
         if bounces != int(bounces) or bounces < 1:
@@ -84,7 +89,12 @@ class TextAttention:
             raise ShapeError(message)
         chain = Damped(self.chain, damping)
         if self.columns is not None:
-            start = self.columns[list(self.tokens.find(word))].mean(0)
+            columns = self.columns[list(self.tokens.find(word))]
+            looks = columns.sum(-1, keepdim=True)
+            if not bool((looks > 0).all()):
+                message = f"no patch attends to {word!r}: its tokens are masked"
+                raise WordNotFoundError(message)
+            start = (columns / looks).mean(0)
             return propagate(chain, start, bounces - 1, direction=direction)
         tokens = self.tokens.find(word, grid=self.grid)
         places = propagate(chain, tokens, bounces, direction=direction)
@@ -283,7 +293,6 @@ def _cross_grid(
 def _columns(
     records: Sequence[AbstractRecord], picture: int
 ) -> Float[Tensor, "text n"]:
-    """Mean cross-attention to each text token, each column scaled to sum one."""
-    mean = torch.stack([r.probabilities()[picture].mean(0) for r in records]).mean(0)
-    columns = mean.mT
-    return columns / columns.sum(-1, keepdim=True)
+    """Mean over heads of the cross-attention to each text token."""
+    maps = torch.stack([r.probabilities()[picture].mean(0) for r in records])
+    return maps.mean(0).mT

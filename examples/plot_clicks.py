@@ -1,0 +1,44 @@
+"""Clicks that compete
+===================
+
+A session of marks is an object that never changes: every click gives a new one, so
+undo costs nothing. A mark that disagrees with the mask moves it, there and wherever
+the same things are attended to.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from attnchain.models import load, read_picture
+from attnchain.plot import plot_labels
+from attnchain.tasks import DEFAULT_LAYERS, read_attention
+from attnchain.tasks.clicks import Clicks
+
+HERE = Path(__file__).parent if "__file__" in globals() else Path()
+
+picture = read_picture(HERE / "astronaut.png")
+attention = read_attention(picture, load(), layers=DEFAULT_LAYERS, size=392)
+
+# %%
+# One click on the suit, one on the face, one off the person; and a box instead.
+suit = Clicks(attention).add(150, 400)
+person = suit.add(225, 110)
+without_flag = person.add(60, 150, foreground=False)
+box = Clicks(attention).box(10, 0, 430, 512)
+
+sessions = {
+    "suit": suit,
+    "and face": person,
+    "without the flag": without_flag,
+    "a box": box,
+}
+figure, axes = plt.subplots(1, 4, figsize=(14, 4.4), layout="constrained")
+for (title, session), ax in zip(sessions.items(), axes, strict=True):
+    mask = session.segment().mask
+    plot_labels(mask.long(), picture, ["rest", "object"], ax=ax, title=title)
+    for mark in session.marks:
+        for x, y in mark.pixels:
+            ax.plot(x, y, "+" if mark.foreground else "x", color="white", markersize=12)
+print("undone:", without_flag.undo().marks == person.marks)
+plt.show()
