@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types imports tests browser clean
+.PHONY: demo test lint types imports tests browser docs clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints/cpu.txt
@@ -37,6 +37,12 @@ browser:  ## in CI, a Chromium for the tests of the page; without one they skip 
 	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && ! command -v chromium >/dev/null \
 		&& command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -y -qq chromium >/dev/null || true; fi
+
+docs: $(READY)  ## pages, API and the gallery of examples, run on real pictures
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints/cpu.txt -r constraints/docs.txt
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q docs docs/_build
+	@echo docs/_build/index.html
 
 clean:
 	rm -rf $(VENV) out
