@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from attnchain import __version__
+from attnchain.cli.evaluate import evaluate
 from attnchain.cli.heads import heads
 from attnchain.cli.page import page
 from attnchain.cli.rank import rank
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Read a transformer's attention as a Markov chain.",
 )
-for command in (segment, rank, heads, page, serve):
+for command in (segment, rank, heads, page, serve, evaluate):
     app.command()(command)
 
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
