@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from attnchain.tasks.maps import unit_range
+
 WEAK_EDGE: Final = 1e-5
 
 
@@ -120,8 +122,7 @@ def recursive_cut(
         Couairon et al., DiffCut, arXiv 2406.02842: the same cut on the features of a
         diffusion model; its mask refinement is left out.
     """
-    low, high = cosines.min(), cosines.max()
-    edges = ((cosines - low) / (high - low)).clamp_min(WEAK_EDGE) ** exponent
+    edges = unit_range(cosines).clamp_min(WEAK_EDGE) ** exponent
     labels = torch.zeros(len(cosines), dtype=torch.long)
     waiting = [torch.arange(len(cosines))]
     while waiting:

@@ -1,0 +1,94 @@
+import json
+import re
+
+import pytest
+import typer
+from tests.evaluate import folders
+from tests.tasks import tiny
+from typer.testing import CliRunner
+
+from attnchain.cli.evaluate import evaluate
+from attnchain.errors import DataSetError
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    """Runs the command with a tiny model."""
+    import attnchain.models
+
+    monkeypatch.setattr(attnchain.models, "load", lambda name: tiny.dinov2())
+    app = typer.Typer()
+    app.command()(evaluate)
+
+    def run(*arguments):
+        options = [str(a) for a in arguments]
+        options += ["--size", "64", "--out", str(tmp_path / "out")]
+        return CliRunner().invoke(app, options)
+
+    return run
+
+
+METHODS = "default; column sum"
+
+
+def test_a_table_for_people_and_files(call, tmp_path):
+    folders.objects(tmp_path / "data")
+    result = call("grabcut", tmp_path / "data", "--methods", METHODS)
+    assert result.exit_code == 0, result.output
+    assert "**default**" in result.output
+    assert "Protocol: foreground, one region" in result.output
+    assert "Random weights." in result.output
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    stem = "grabcut-foreground"
+    assert written == {f"{stem}{e}" for e in (".jsonl", ".md", ".png", ".json")}
+
+
+def test_json_and_nothing_else(call, tmp_path):
+    folders.objects(tmp_path / "data")
+    (tmp_path / "data/images/b.png").write_bytes(b"")
+    arguments = ("--methods", METHODS, "--limit", "3", "--json")
+    result = call("grabcut", tmp_path / "data", *arguments)
+    payload = json.loads(result.stdout)
+    assert payload["pictures"] == {"scored": 2, "in_data_set": 4}
+    assert list(payload["broken"]) == ["b"]
+    assert payload["protocol"] == "foreground"
+    assert payload["tables"][0]["columns"][0] == "method and chosen setting"
+    assert json.loads((tmp_path / "out/grabcut-foreground.json").read_text()) == payload
+
+
+def test_a_second_call_continues_the_first(call, tmp_path, monkeypatch):
+    folders.objects(tmp_path / "data")
+    arguments = ("grabcut", tmp_path / "data", "--methods", METHODS, "--json")
+    first = json.loads(call(*arguments, "--limit", "2").stdout)
+    assert first["pictures"]["scored"] == 2
+    second = json.loads(call(*arguments).stdout)
+    assert second["pictures"]["scored"] == 4
+    lines = (tmp_path / "out/grabcut-foreground.jsonl").read_text().splitlines()
+    assert len(lines) == 5
+
+
+def test_nothing_but_broken_pictures(call, tmp_path):
+    folders.objects(tmp_path / "data", count=1)
+    (tmp_path / "data/masks/a.png").write_bytes(b"")
+    result = call("grabcut", tmp_path / "data", "--methods", "default")
+    assert result.exit_code == 0
+    assert "1 pictures could not be scored." in result.output
+
+
+def test_the_protocol_follows_the_labels(call, tmp_path):
+    folders.regions(tmp_path / "data")
+    arguments = ("--methods", "control: one region", "--json")
+    payload = json.loads(call("bsds500", tmp_path / "data", *arguments).stdout)
+    assert payload["protocol"] == "regions"
+
+
+def test_bad_input_is_told_in_one_line(call, tmp_path):
+    folders.objects(tmp_path / "data")
+    result = call("grabcut", tmp_path / "nowhere")
+    assert isinstance(result.exception, DataSetError)
+    result = call("grabcut", tmp_path / "data", "--protocol", "vibes")
+    assert result.exit_code == 2
+    words = " ".join(re.findall(r"\w+", result.output))
+    assert "foreground clicks regions masking" in words
+    result = call("grabcut", tmp_path / "data", "--protocol", "masking")
+    assert "needs labels of kind classes" in str(result.exception)

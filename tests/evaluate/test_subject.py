@@ -1,0 +1,125 @@
+import pytest
+import torch
+from tests.tasks import tiny
+from torch import nn
+
+from attnchain.errors import UnsupportedModelError
+from attnchain.evaluate import objects
+from attnchain.evaluate.subject import read_subject, watched_layers
+from attnchain.markov import mix
+from attnchain.operators import forward_backward
+from attnchain.tasks.segmentation import segment_foreground
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.dinov2()
+
+
+@pytest.fixture(scope="module")
+def subject(model):
+    return read_subject(tiny.picture(), model, size=64)
+
+
+def test_features_are_the_states_after_each_layer(model, subject):
+    pixels = model.pixels(tiny.picture(), size=64)
+    with torch.no_grad():
+        states = model.model(pixels, output_hidden_states=True).hidden_states
+    assert len(subject.features) == len(states) - 1
+    for found, state in zip(subject.features, states[1:], strict=True):
+        torch.testing.assert_close(found, state[0, 1:])
+    torch.testing.assert_close(subject.pooled, states[-1][0, 0])
+
+
+@pytest.mark.parametrize("weights", ["lambda2", "uniform"])
+@pytest.mark.parametrize("layers", [(1,), (0, 1), (-2, -1)])
+def test_the_chain_is_the_mixture_of_the_library(subject, layers, weights):
+    heads = [subject.attention.heads[layer] for layer in layers]
+    expected = mix(heads, weights).to_dense()
+    found = subject.chain(layers, weights)
+    torch.testing.assert_close(found.matrix, expected.float(), atol=1e-6, rtol=1e-5)
+    back = forward_backward(mix(heads, weights)).to_dense().float()
+    found = subject.out_and_back(layers, weights).matrix
+    torch.testing.assert_close(found, back, atol=1e-6, rtol=1e-4)
+
+
+def test_the_default_is_the_task_itself(subject):
+    expected = segment_foreground(subject.part((-2, -1)))
+    assert torch.equal(objects.default(subject), expected.maps[0])
+
+
+def test_a_part_holds_the_layers_asked_for(subject):
+    part = subject.part((-1,))
+    assert part.layers == (1,)
+    assert part.heads == (subject.attention.heads[1],)
+    assert len(part.class_rows) == 1
+
+
+def test_hooks_are_gone_after_a_failing_run(model):
+    def hooks():
+        return [len(module._forward_hooks) for module in model.model.modules()]
+
+    before = hooks()
+
+    def fail():
+        assert sum(hooks()) == sum(before) + 2
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), watched_layers(model.model):
+        fail()
+    assert hooks() == before
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(UnsupportedModelError, match="no stack of layers"):
+        watched_layers(nn.Linear(2, 2)).__enter__()
+
+
+def test_the_sweep_cut_separates_two_blocks(subject):
+    """On a chain of two blocks; found by trying every threshold."""
+    n, first = 40, 14
+    draw = torch.Generator().manual_seed(0)
+    block = (torch.arange(n) < first).float()
+    matrix = torch.rand(n, n, generator=draw) + 30 * block[:, None] * block
+    matrix += 30 * (1 - block[:, None]) * (1 - block)
+    matrix /= matrix.sum(1, keepdim=True)
+    score = block + 0.8 * torch.rand(n, generator=draw)
+    held = _Held(matrix)
+    found = objects.sweep_cut(held, layers=(0,), weights="uniform", score=score)
+    retention = {}
+    for level in score.sort().values[1:]:
+        side = score >= level
+        inside = matrix[side][:, side].sum() / side.sum()
+        retention[level] = inside + matrix[~side][:, ~side].sum() / (~side).sum()
+    best = max(retention, key=lambda level: float(retention[level]))
+    assert torch.equal(found.bool(), score >= best)
+    assert torch.equal(found, block)
+
+
+class _Held:
+    """A subject whose chain is given."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def chain(self, layers, weights):
+        return self
+
+
+def test_rollout_is_the_product_of_lazy_layers_with_a_class_token(subject):
+    n = subject.attention.grid.n_patches
+    walker = torch.zeros(n + 1)
+    walker[0] = 1
+    for layer in (1, 0):
+        whole = torch.zeros(n + 1, n + 1)
+        whole[0, 1:] = subject.class_row(layer)
+        whole[1:, 1:] = subject.chain((layer,)).matrix
+        walker = walker @ (whole + torch.eye(n + 1)) / 2
+    torch.testing.assert_close(objects.rollout(subject), walker[1:])
+
+
+def test_parts_are_chosen_by_what_the_class_token_sees(subject):
+    seen = subject.class_row(-1)
+    labels = (seen > seen.median()).long()
+    found = objects.seen_parts(subject, objects.one_hot(labels), -1)
+    assert torch.equal(found, labels.float())
