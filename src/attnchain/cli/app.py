@@ -68,7 +68,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted", 128 + signal.SIGINT)
     except OSError as error:
-        _fail(f"the result cannot be printed: {error.strerror}", 1)
+        _fail(f"the system refused: {error}", 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:

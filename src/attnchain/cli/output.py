@@ -38,9 +38,12 @@ class Outputs:
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
-        nearest = self.folder
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
+        try:
+            nearest = self.folder
+            while not nearest.exists() and nearest != nearest.parent:
+                nearest = nearest.parent
+        except OSError as error:
+            raise self._cannot_write(error) from error
         if not nearest.is_dir():
             message = f"cannot write to {self.folder}: {nearest} is not a folder"
             raise OutputError(f"{message}; choose another one with --out")

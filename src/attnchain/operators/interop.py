@@ -121,6 +121,19 @@ def stored(chain: AbstractTransition) -> AbstractTransition:
     """The same single chain with its matrix stored, where the budget allows it.
 
     Solvers call this before they take many products of one chain.
+
+    Args:
+        chain: A chain without batch dimensions.
+
+    Returns:
+        A `DenseTransition`, or the chain itself where n x n does not fit.
+
+    Example:
+        >>> import torch
+        >>> q = torch.zeros(3, 2)
+        >>> from attnchain.operators import AttentionTransition
+        >>> stored(AttentionTransition(q, q))
+        DenseTransition(shape=(3, 3), float32, cpu)
     """
     if isinstance(chain, DenseTransition):
         return chain

@@ -28,7 +28,21 @@ def memory_budget(device: torch.device) -> int:
 
 
 def fits_budget(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether matrices of this shape may be stored."""
+    """Whether matrices of this shape may be stored, by `memory_budget`.
+
+    Args:
+        shape: All axes, batch included.
+        dtype: Precision of the entries.
+        device: Where they would lie.
+
+    Returns:
+        True when their bytes are within the budget.
+
+    Example:
+        >>> import torch
+        >>> fits_budget(torch.Size((10**6, 10**6)), torch.float32, torch.device("cpu"))
+        False
+    """
     return shape.numel() * dtype.itemsize <= memory_budget(device)
 
 

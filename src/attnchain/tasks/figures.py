@@ -65,7 +65,15 @@ _TITLES = {
 
 
 def segment_names(result: "Segmentation") -> list[str]:
-    """What each label stands for, for the legend."""
+    """What each label stands for, for the legend.
+
+    Args:
+        result: What `segment` returned.
+
+    Returns:
+        One name for each label: for metastable sets, their stationary mass and how
+        much of it stays for a bounce.
+    """
     if result.sets is None:
         return ["rest", "object"]
     shares = zip(
@@ -78,7 +86,15 @@ def segment_names(result: "Segmentation") -> list[str]:
 
 
 def patch_centre(attention: "PictureAttention", patch: int) -> tuple[float, float]:
-    """Centre of a patch in pixels of the picture."""
+    """Centre of a patch in pixels of the picture.
+
+    Args:
+        attention: What `read_attention` returned.
+        patch: Number of the patch, row by row.
+
+    Returns:
+        (x, y).
+    """
     grid, picture = attention.grid, attention.picture
     row, column = divmod(patch, grid.columns)
     return (

@@ -161,6 +161,9 @@ def segment_automatic(
     Returns:
         `Segmentation` with `sets`, numbered by decreasing stationary mass.
     """
+    n = attention.grid.n_patches
+    if sets is not None and sets > n:
+        raise ShapeError(f"{sets} sets were asked of {n} patches; use a larger size")
     found = metastable_sets(attention.out_and_back, sets)
     read = coarse_grained(attention.chain, found.memberships)
     read = replace(read, eigenvalues=found.eigenvalues)
@@ -242,8 +245,8 @@ def _soft(attention: PictureAttention, values: Tensor, bounces: int) -> Tensor:
     """Patch values as a map in [0, 1] at picture size."""
     if float(values.max() - values.min()) <= 1e-5 * float(values.max()):
         message = (
-            f"after {bounces} bounces attention is the same everywhere, and nothing "
-            "can be told apart; use fewer bounces"
+            f"after {bounces} bounce(s) attention is the same everywhere: the patches "
+            "cannot be told apart. Use fewer bounces, or a picture with more in it"
         )
         raise ShapeError(message)
     return unit_range(enlarge(attention.grid.to_map(values), **attention.size))
