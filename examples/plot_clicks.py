@@ -22,15 +22,15 @@ attention = read_attention(picture, load(), layers=DEFAULT_LAYERS, size=392)
 
 # %%
 # One click on the suit, one on the face, one off the person; and a box instead.
-suit = Clicks(attention).add(150, 400)
+suit = Clicks(attention).add(240, 330)
 person = suit.add(225, 110)
-without_flag = person.add(60, 150, foreground=False)
+no_helmet = person.add(400, 380, foreground=False)
 box = Clicks(attention).box(10, 0, 430, 512)
 
 sessions = {
     "suit": suit,
     "and face": person,
-    "without the flag": without_flag,
+    "not the helmet": no_helmet,
     "a box": box,
 }
 figure, axes = plt.subplots(1, 4, figsize=(14, 4.4), layout="constrained")
@@ -40,5 +40,5 @@ for (title, session), ax in zip(sessions.items(), axes, strict=True):
     for mark in session.marks:
         for x, y in mark.pixels:
             ax.plot(x, y, "+" if mark.foreground else "x", color="white", markersize=12)
-print("undone:", without_flag.undo().marks == person.marks)
+print("undone:", no_helmet.undo().marks == person.marks)
 plt.show()

@@ -55,23 +55,23 @@ def test_the_distance_is_half_of_both_divergences():
 def test_grid_anchors_are_regular(attention):
     assert grid_anchors(attention, 48) == tuple(range(48))
     assert grid_anchors(attention, 12) == tuple(
-        8 * row + column for row in (0, 2, 4) for column in (0, 2, 4, 6)
+        8 * row + column for row in (1, 3, 5) for column in (1, 3, 5, 7)
     )
-    assert grid_anchors(attention, 1) != ()
+    assert grid_anchors(attention, 1) == (8 * 3 + 4,)
 
 
-@pytest.mark.parametrize("count", [1, 5, 13, 48])
-def test_no_more_anchors_than_asked_for(attention, count):
-    for place in (grid_anchors, rank_anchors):
-        chosen = place(attention, count)
-        assert 1 <= len(chosen) <= count
+@pytest.mark.parametrize("count", [1, 5, 13, 48, 60])
+def test_numbers_of_anchors(attention, count):
+    assert len(rank_anchors(attention, count)) == min(count, 48)
+    regular = grid_anchors(attention, count)
+    assert 0.75 * min(count, 48) <= len(regular) <= count
+    for chosen in (regular, rank_anchors(attention, count)):
         assert len(set(chosen)) == len(chosen)
 
 
 def test_rank_anchors_are_apart_and_high(attention):
-    chosen = rank_anchors(attention, 12)
-    top = int(token_rank(attention.chain).top(1))
-    assert chosen[0] == top
+    chosen = rank_anchors(attention, 10)
+    assert chosen[0] == int(token_rank(attention.chain).top(1))
     places = [divmod(patch, 8) for patch in chosen]
     distances = [
         max(abs(a - c), abs(b - d))

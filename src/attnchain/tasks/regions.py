@@ -81,39 +81,51 @@ def segment_regions(
 
 
 def grid_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
-    """At most `count` patches at equal distances, rows and columns alike.
+    """At most `count` patches, in rows and columns at equal distances.
 
     Raises:
         ShapeError: The count is below one.
     """
     grid = attention.grid
-    step = _spacing(grid, count)
-    while -(-grid.rows // step) * -(-grid.columns // step) > count:
-        step += 1
-    rows = range((grid.rows - 1) % step // 2, grid.rows, step)
-    columns = range((grid.columns - 1) % step // 2, grid.columns, step)
+    _check_count(count)
+    down = round((count * grid.rows / grid.columns) ** 0.5)
+    down = min(max(1, down), grid.rows, count)
+    across = min(count // down, grid.columns)
+    rows = [(2 * i + 1) * grid.rows // (2 * down) for i in range(down)]
+    columns = [(2 * i + 1) * grid.columns // (2 * across) for i in range(across)]
     return tuple(row * grid.columns + column for row in rows for column in columns)
 
 
 def rank_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
-    """At most `count` patches of largest incoming TokenRank, kept apart.
+    """`count` patches of large incoming TokenRank, kept apart; all, if there are less.
 
-    Patches are taken by decreasing rank, unless a patch nearer than the spacing of a
-    regular grid of `count` anchors was taken before.
+    Patches are taken by decreasing rank, unless a patch nearer than some spacing was
+    taken before. The spacing is the largest, from that of a regular grid down, at
+    which so many find a place.
 
     Raises:
         ShapeError: The count is below one.
     """
     grid = attention.grid
-    step = _spacing(grid, count)
+    _check_count(count)
+    count = min(count, grid.n_patches)
+    order = token_rank(attention.chain).top(grid.n_patches).tolist()
+    spacing = max(1, round((grid.n_patches / count) ** 0.5))
+    while len(taken := _apart(order, grid, spacing)) < count:
+        spacing -= 1
+    return taken[:count]
+
+
+def _apart(order: list[int], grid: TokenGrid, spacing: int) -> tuple[int, ...]:
+    """Patches in that order, none nearer than the spacing to one before it."""
     free = torch.ones(grid.rows, grid.columns, dtype=torch.bool)
     taken: list[int] = []
-    for patch in token_rank(attention.chain).top(grid.n_patches).tolist():
+    for patch in order:
         row, column = divmod(patch, grid.columns)
-        if free[row, column] and len(taken) < count:
+        if free[row, column]:
             taken.append(patch)
-            down = slice(max(0, row - step + 1), row + step)
-            free[down, max(0, column - step + 1) : column + step] = False
+            down = slice(max(0, row - spacing + 1), row + spacing)
+            free[down, max(0, column - spacing + 1) : column + spacing] = False
     return tuple(taken)
 
 
@@ -188,8 +200,6 @@ def divergence(
     return (own - first @ log_second.mT - log_first @ second.mT).clamp_min(0) / 2
 
 
-def _spacing(grid: TokenGrid, count: int) -> int:
-    """Steps between the anchors of a regular grid of about `count`."""
+def _check_count(count: int) -> None:
     if count != int(count) or count < 1:
         raise ShapeError(f"count must be a whole number >= 1, but is {count!r}")
-    return max(1, int((grid.n_patches / count) ** 0.5))
