@@ -50,6 +50,19 @@ def test_nothing_appears_when_the_block_fails(tmp_path, error):
     assert remains(tmp_path) == []
 
 
+def test_folders_made_on_the_way_go_with_a_failure(tmp_path):
+    (tmp_path / "mine").mkdir()
+
+    def fail():
+        with Outputs(tmp_path / "mine" / "new" / "folder", "cat") as outputs:
+            outputs.path("-a.txt").write_text("half")
+            raise ChainError
+
+    with pytest.raises(ChainError):
+        fail()
+    assert remains(tmp_path) == ["mine"]
+
+
 def test_an_error_of_the_disk_names_the_folder(tmp_path):
     def fail():
         with Outputs(tmp_path, "cat") as outputs:
@@ -166,7 +179,8 @@ main()
 def blocked(image, out):
     """A command in its own process that hangs while it writes its figure."""
     command = [sys.executable, "-c", BLOCKED, str(image), "--out", str(out), "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*command, "--size", "64"],
         env=environment,
