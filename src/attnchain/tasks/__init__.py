@@ -1,8 +1,9 @@
 """What users come for: token importance, segments and guidance, from any attention.
 
 Ranking: `token_rank`. Pictures: `read_attention`, `segment`, `Clicks`,
-`segment_regions`. Words: `segment_words`, `text_attention`, `read_diffusion`. Readouts of a map:
-`refine_map`, `guided_filter`. Better samples: `attnchain.tasks.guidance`.
+`segment_regions`. Words: `segment_words`, `text_attention`, `read_diffusion`.
+Readouts of a map: `refine_map`, `guided_filter`. Better samples:
+`attnchain.tasks.guidance`.
 """
 
 from attnchain.tasks.clicks import Clicks, ClickSegmentation
