@@ -9,7 +9,6 @@ from tests.operators.builders import random_rows
 from attnchain.markov import stationary
 from attnchain.operators import Damped, as_transition
 
-
 STOP = 1e-14
 """NetworkX stops once the L1 change of n states is below n * STOP."""
 
