@@ -34,10 +34,11 @@ NAMES = {
     """,
     "attnchain.models": "LoadedModel load read_picture",
     "attnchain.tasks": """
-        ClickSegmentation Clicks DEFAULT_LAYERS PictureAttention Regions Segmentation
-        TextAttention TokenRank WordSegmentation entropy_reduced guided_filter
-        patch_centre read_attention read_diffusion refine_map segment segment_names
-        segment_regions segment_words text_attention token_rank
+        ClickSegmentation Clicks DEFAULT_LAYERS PictureAttention Regions
+        Segmentation TextAttention TokenRank WordSegmentation entropy_reduced
+        guided_filter patch_centre read_attention read_diffusion refine_map
+        segment segment_names segment_regions segment_words text_attention
+        token_rank
     """,
     "attnchain.plot": """
         plot_heads plot_labels plot_map plot_picture plot_spectrum segment_colors
