@@ -7,7 +7,8 @@ holds their numbers exactly. Imported only when used, since Triton is optional.
 
 # Triton kernels take pointers and sizes by position, without annotations:
 # ruff: noqa: ANN001, ANN202, N803, PLR0913, PLR0917
-# pyright: reportArgumentType=false, reportMissingImports=false
+# Where Triton is not installed its jitted functions look like plain ones to pyright.
+# pyright: reportArgumentType=false, reportMissingImports=false, reportIndexIssue=false
 
 from dataclasses import dataclass
 from typing import Any
