@@ -75,7 +75,7 @@ def leading_subspace(
     # the copies of a multiple one.
     one = wanted == 1 and isinstance(chain, DenseTransition)
     state = _State.start(chain, 1 if one else max(BLOCK, min(wanted, 2 * BLOCK)))
-    check = 0.0
+    check = 8.0  # a small Schur form costs as much as two products
     while True:
         state = state.extended(chain)
         full = state.basis.shape[0] + state.block.shape[0] > _MOST

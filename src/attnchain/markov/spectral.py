@@ -21,6 +21,8 @@ from attnchain.operators import (
     stored,
 )
 
+_SAFETY = 4
+"""Error estimates are of first order: close eigenvalues make them too small."""
 _TIGHTENINGS = 4
 """Smaller residuals tried where lambda_2 is worse conditioned than it seemed."""
 
@@ -158,8 +160,8 @@ def second_eigenvalue(
     Args:
         transition: One chain or a batch; undamped (damping only scales lambda_2).
         tolerance: Error estimate to reach: residual norm times condition number. The
-            latter is taken inside the subspace, so for strongly non-normal chains the
-            estimate may be a few times too small.
+            latter is taken inside the subspace, so the estimate may be a few times
+            too small; a quarter of the tolerance is aimed at.
 
     Returns:
         `SecondEigenvalue`; modulus 0 for a chain of one state. A triangular (causal)
@@ -202,12 +204,13 @@ def _second_of_chain(
     if diagonal is not None:
         rounding = chain.n_states * torch.finfo(chain.dtype).eps
         return complex(diagonal.sort().values[-2]), rounding, 1
-    found = spectrum(chain, 2, tolerance=tolerance)
+    goal = tolerance / _SAFETY
+    found = spectrum(chain, 2, tolerance=goal)
     products, error = int(found.products), float(found.error_estimate[1])
     for _ in range(_TIGHTENINGS):
-        if error <= tolerance:
+        if error <= goal:
             break
-        needed = 0.3 * float(found.residuals[1]) * tolerance / error
+        needed = 0.5 * float(found.residuals[1]) * goal / error
         try:
             found = spectrum(chain, 2, tolerance=max(1e-12, needed))
         except ConvergenceError as stopped:
