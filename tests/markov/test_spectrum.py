@@ -53,7 +53,7 @@ def test_second_eigenvalues_of_known_chains(known):
 
 def test_an_ill_conditioned_eigenvalue_is_told():
     # A steep drift: left and right eigenvectors live at opposite ends.
-    known = chains.birth_death(150, 0.3, 0.2)
+    known = chains.birth_death(200, 0.3, 0.2)
     with pytest.warns(NumericalWarning, match="ill-conditioned"):
         found = second_eigenvalue(as_transition(known.matrix))
     error = abs(float(found.modulus) - float(known.eigenvalues[1].abs()))
