@@ -34,7 +34,8 @@ NAMES = {
     """,
     "attnchain.models": "LoadedModel load read_picture",
     "attnchain.tasks": """
-        ClickSegmentation Clicks DEFAULT_LAYERS PictureAttention Regions
+        AttentionGuidance ClickSegmentation Clicks DEFAULT_LAYERS PictureAttention
+        Regions Salience guide
         Segmentation TextAttention TokenRank WordSegmentation entropy_reduced
         guided_filter patch_centre read_attention read_diffusion refine_map
         segment segment_names segment_regions segment_words text_attention

@@ -2,13 +2,13 @@
 
 Ranking: `token_rank`. Pictures: `read_attention`, `segment`, `Clicks`,
 `segment_regions`. Words: `segment_words`, `text_attention`, `read_diffusion`.
-Readouts of a map: `refine_map`, `guided_filter`. Better samples:
-`attnchain.tasks.guidance`.
+Readouts of a map: `refine_map`, `guided_filter`. Better samples: `guide`.
 """
 
 from attnchain.tasks.clicks import Clicks, ClickSegmentation
 from attnchain.tasks.diffusion import read_diffusion
 from attnchain.tasks.figures import patch_centre, segment_names
+from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
 from attnchain.tasks.ranking import TokenRank, token_rank
 from attnchain.tasks.reading import PictureAttention, read_attention
 from attnchain.tasks.refinement import entropy_reduced, guided_filter, refine_map
@@ -23,15 +23,18 @@ from attnchain.tasks.words import (
 
 __all__ = [
     "DEFAULT_LAYERS",
+    "AttentionGuidance",
     "ClickSegmentation",
     "Clicks",
     "PictureAttention",
     "Regions",
+    "Salience",
     "Segmentation",
     "TextAttention",
     "TokenRank",
     "WordSegmentation",
     "entropy_reduced",
+    "guide",
     "guided_filter",
     "patch_centre",
     "read_attention",
