@@ -47,7 +47,11 @@ def bars(values: Mapping[str, Sequence[float]], label: str) -> "Figure":
 
 
 def curves(
-    lines: Mapping[str, Mapping[int, float]], across: str, label: str
+    lines: Mapping[str, Mapping[int, float]],
+    across: str,
+    label: str,
+    *,
+    paired: bool = False,
 ) -> "Figure":
     """One line for each entry.
 
@@ -55,25 +59,29 @@ def curves(
         lines: Values by position, by name.
         across: What the positions are.
         label: What the values are.
+        paired: Draw each two lines in one colour, the second one dashed.
 
     Returns:
         A matplotlib figure that belongs to no global state.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.add_subplot()
     colors = segment_colors(len(lines))
     for number, (name, points) in enumerate(lines.items()):
+        group, second = divmod(number, 2) if paired else (number, 0)
         ax.plot(
             list(points),
             list(points.values()),
-            marker=_MARKERS[number % len(_MARKERS)],
-            linestyle="--" if "uniform" in name else "-",
-            color=colors[number],
+            marker=_MARKERS[group % len(_MARKERS)],
+            linestyle="--" if second else "-",
+            color=colors[group],
             markersize=4,
             label=name,
         )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(across)
     ax.set_ylabel(label)
     ax.legend(fontsize="x-small", ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -85,7 +85,7 @@ class MaskingProtocol(Protocol):
             }
             for (name, direction), answers in hits.items()
         }
-        return {"": curves(lines, "patches masked, %", "accuracy")}
+        return {"": curves(lines, "patches masked, %", "accuracy", paired=True)}
 
 
 def _rank(subject: Subject) -> Float[Tensor, " n"]:

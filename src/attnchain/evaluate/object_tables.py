@@ -224,7 +224,6 @@ def object_figures(
             f"{family.partition(', ')[2]}, {layers}": points
             for (family, layers), points in found.items()
         }
-        figures["-ablation"] = curves(
-            lines, "bounces", "foreground IoU, one region, all pictures"
-        )
+        label = "foreground IoU, one region, all pictures"
+        figures["-ablation"] = curves(lines, "bounces", label, paired=True)
     return figures
