@@ -1,11 +1,7 @@
-"""A torchvision that imports, and tiny pipelines with weights that matter."""
+"""Tiny pipelines with weights that matter."""
 
 import pytest
 from tests.guidance.drawn import stir
-
-from attnchain.testing.models.shim import importable_torchvision
-
-importable_torchvision()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A tiny backbone as weights and as an ONNX graph, and a torchvision that imports."""
+"""A tiny backbone as weights and as an ONNX graph."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,6 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from attnchain.models import packaged
-
-# Where torchvision was built for another torch, the operators it asks for on import
-# are declared, without kernels: transformers and timm then import.
-try:
-    import torchvision  # noqa: F401
-except (RuntimeError, AttributeError):
-    OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, operator):
-            OPERATORS.define(f"{operator}(Tensor a, Tensor b, float t) -> Tensor")
 
 WIDTH, LAYERS, PATCH, GRID = 12, 2, 2, 3
 TINY = {

@@ -21,9 +21,6 @@ FLAGS = (
 def tiny():
     """A DINOv2 of 5 layers x 3 heads whose attention is far from uniform."""
     pytest.importorskip("transformers")
-    from attnchain.testing.models.shim import importable_torchvision
-
-    importable_torchvision()
     import transformers
 
     torch.manual_seed(1)

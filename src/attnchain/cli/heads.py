@@ -11,7 +11,14 @@ from attnchain.cli.options import (
     Size,
     parse_layers,
 )
-from attnchain.cli.output import Clock, Outputs, report, save_figure, working
+from attnchain.cli.output import (
+    Clock,
+    Outputs,
+    load_model,
+    report,
+    save_figure,
+    working,
+)
 
 
 def heads(  # noqa: PLR0917  (one parameter for each option)
@@ -23,7 +30,7 @@ def heads(  # noqa: PLR0917  (one parameter for each option)
     json_: Json = False,
 ) -> None:
     """Show how metastable every head is: |lambda_2|, layers by heads."""
-    from attnchain.models import load, read_picture
+    from attnchain.models import read_picture
     from attnchain.plot import plot_heads
     from attnchain.tasks import read_attention
 
@@ -31,8 +38,7 @@ def heads(  # noqa: PLR0917  (one parameter for each option)
     clock = Clock()
     picture = read_picture(image)
     with Outputs(out, image.stem) as outputs:
-        with working("loading the model (the first time it is fetched)", quiet=json_):
-            loaded = load(model)
+        loaded = load_model(model, quiet=json_)
         clock.lap("load")
         with working("finding lambda_2 of every head", quiet=json_):
             attention = read_attention(picture, loaded, layers=chosen, size=size)

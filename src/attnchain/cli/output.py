@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from attnchain.models import LoadedModel
+
 
 class Outputs:
     """Collects the files of one command and moves them into place at the end.
@@ -169,6 +171,14 @@ def working(what: str, *, quiet: bool) -> Iterator[None]:
         return
     with Console(stderr=True).status(what):
         yield
+
+
+def load_model(name: str, *, quiet: bool) -> "LoadedModel":
+    """The model of a command, with word that its first loading takes a while."""
+    from attnchain.models import load
+
+    with working("loading the model (the first time it is fetched)", quiet=quiet):
+        return load(name)
 
 
 def report(payload: dict[str, Any], lines: list[str], *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from attnchain.cli.options import Json, Model, Out, Picture
-from attnchain.cli.output import Clock, Outputs, report, working
+from attnchain.cli.output import Clock, Outputs, load_model, report, working
 
 
 def page(
@@ -25,14 +25,13 @@ def page(
     json_: Json = False,
 ) -> None:
     """Write a picture's chains as one HTML file to explore without a network."""
-    from attnchain.models import load, read_picture
+    from attnchain.models import read_picture
     from attnchain.page import collect, write_page
 
     clock = Clock()
     picture = read_picture(image)
     with Outputs(out, image.stem) as outputs:
-        with working("loading the model (the first time it is fetched)", quiet=json_):
-            loaded = load(model)
+        loaded = load_model(model, quiet=json_)
         clock.lap("load")
         with working("reading attention and its eigenvalues", quiet=json_):
             data = collect(loaded, picture, title=image.name, size=size)

@@ -14,7 +14,15 @@ from attnchain.cli.options import (
     Size,
     parse_layers,
 )
-from attnchain.cli.output import Clock, Outputs, report, save_figure, save_map, working
+from attnchain.cli.output import (
+    Clock,
+    Outputs,
+    load_model,
+    report,
+    save_figure,
+    save_map,
+    working,
+)
 
 
 def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
@@ -34,7 +42,7 @@ def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     json_: Json = False,
 ) -> None:
     """Rank the patches of a picture by TokenRank."""
-    from attnchain.models import load, read_picture
+    from attnchain.models import read_picture
     from attnchain.tasks import (
         DEFAULT_LAYERS,
         patch_centre,
@@ -47,8 +55,7 @@ def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     clock = Clock()
     picture = read_picture(image)
     with Outputs(out, image.stem) as outputs:
-        with working("loading the model (the first time it is fetched)", quiet=json_):
-            loaded = load(model)
+        loaded = load_model(model, quiet=json_)
         clock.lap("load")
         with working("reading attention and ranking its tokens", quiet=json_):
             attention = read_attention(picture, loaded, layers=chosen, size=size)

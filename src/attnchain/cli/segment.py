@@ -18,6 +18,7 @@ from attnchain.cli.options import (
 from attnchain.cli.output import (
     Clock,
     Outputs,
+    load_model,
     report,
     save_figure,
     save_labels,
@@ -68,7 +69,7 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     json_: Json = False,
 ) -> None:
     """Cut a picture into the metastable sets of its attention."""
-    from attnchain.models import load, read_picture
+    from attnchain.models import read_picture
     from attnchain.tasks import segment as segment_picture
 
     asked = {
@@ -82,8 +83,7 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     clock = Clock()
     picture = read_picture(image)
     with Outputs(out, image.stem) as outputs:
-        with working("loading the model (the first time it is fetched)", quiet=json_):
-            loaded = load(model)
+        loaded = load_model(model, quiet=json_)
         clock.lap("load")
         with working("reading attention and solving its chains", quiet=json_):
             result = segment_picture(picture, model=loaded, **asked)
