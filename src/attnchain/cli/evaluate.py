@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress
 
 from attnchain.cli.options import Json, Model
-from attnchain.cli.output import Clock, Outputs, report, save_figure, working
+from attnchain.cli.output import Clock, Outputs, load_model, report, save_figure
 
 if TYPE_CHECKING:
     from attnchain.evaluate import DataSet, Protocol, Run, Table
@@ -67,13 +67,11 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one parameter for each option)
 ) -> None:
     """Compare methods on a data set of pictures with hand-made labels."""
     from attnchain.evaluate import open_data_set
-    from attnchain.models import load
 
     clock = Clock()
     data_set = open_data_set(layout, root)
     kind = _protocol(protocol, data_set)
-    with working("loading the model (the first time it is fetched)", quiet=json_):
-        loaded = load(model)
+    loaded = load_model(model, quiet=json_)
     families = [name.strip() for name in methods.split(";")] if methods else None
     chosen = kind(loaded, size=size, families=families)
     clock.lap("load")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from attnchain.cli.options import Model
-from attnchain.cli.output import working
+from attnchain.cli.output import load_model
 
 
 def serve(
@@ -19,11 +19,9 @@ def serve(
     ] = 50,
 ) -> None:
     """Open the page for pictures dropped on it, until Ctrl-C."""
-    from attnchain.models import load
     from attnchain.page.serving import page_server
 
-    with working("loading the model (the first time it is fetched)", quiet=False):
-        loaded = load(model)
+    loaded = load_model(model, quiet=False)
     with page_server(loaded, port=port, max_upload=max_upload * 1_000_000) as server:
         typer.echo(f"Drop pictures on {server.url} (Ctrl-C ends)")
         with suppress(KeyboardInterrupt):
