@@ -75,6 +75,17 @@ def test_nothing_but_broken_pictures(call, tmp_path):
     assert "1 pictures could not be scored." in result.output
 
 
+def test_masking_without_two_pictures_of_a_class_says_so(call, tmp_path):
+    folders.classes(tmp_path / "data")
+    arguments = ("voc99", tmp_path / "data", "--protocol", "masking", "--limit", "1")
+    result = call(*arguments)
+    assert result.exit_code == 0, result.exception
+    assert "| TokenRank, incoming | - | - |" in result.output
+    words = " ".join(result.output.split())
+    assert "None of the 1 pictures is of the class of another one" in words
+    assert not (tmp_path / "out/voc99-masking.png").exists()
+
+
 def test_the_protocol_follows_the_labels(call, tmp_path):
     folders.regions(tmp_path / "data")
     arguments = ("--methods", "control: one region", "--json")

@@ -78,6 +78,8 @@ class MaskingProtocol(Protocol):
 
     def figures(self, records: list[Record], marked: set[str]) -> "dict[str, Figure]":
         hits = right_answers([m.name for m in self.methods], records)
+        if not hits:
+            return {}
         lines = {
             f"{name}, {direction}": {
                 round(100 * share): sum(h[i] for h in answers) / len(answers)
@@ -191,24 +193,34 @@ def area(right: list[bool]) -> float:
 def masking_table(names: list[str], records: list[Record]) -> Table:
     """Area under the curve of every ranking, both directions."""
     hits = right_answers(names, records)
-    rows = []
-    for name in names:
-        cells = []
-        for direction in ORDERS:
-            areas = [area(right) for right in hits[name, direction]]
-            low, high = interval(areas)
-            cells.append(f"{sum(areas) / len(areas):.3f} [{low:.3f}, {high:.3f}]")
-        rows.append((name, *cells))
-    answers = next(iter(hits.values()))
-    whole = sum(right[0] for right in answers)
+    rows = tuple(
+        (name, *(_areas(hits.get((name, direction), [])) for direction in ORDERS))
+        for name in names
+    )
     columns = (
         "ranking",
         "AUC, most important masked first (lower is better) [95 %]",
         "AUC, least important masked first (higher is better) [95 %]",
     )
+    answers = next(iter(hits.values()), [])
+    whole = sum(right[0] for right in answers)
     note = (
         f"{len(answers)} of {len(records)} pictures are of a class with another "
         f"picture; {whole} of them are right with nothing masked."
     )
+    if not answers:
+        note = (
+            f"None of the {len(records)} pictures is of the class of another one, so "
+            "none can be scored: take more pictures."
+        )
     title = "Faithfulness of token rankings"
-    return Table(title, f"{PROTOCOL}.", columns, tuple(rows), (note,))
+    return Table(title, f"{PROTOCOL}.", columns, rows, (note,))
+
+
+def _areas(answers: list[list[bool]]) -> str | None:
+    """Mean area and its interval; None where no picture was scored."""
+    if not answers:
+        return None
+    areas = [area(right) for right in answers]
+    low, high = interval(areas)
+    return f"{sum(areas) / len(areas):.3f} [{low:.3f}, {high:.3f}]"
