@@ -62,8 +62,8 @@ def incoming(chain: Damped) -> tuple[Equations, Certificate]:
     base = chain.base.to(torch.float64)
     exact = stored(base)
     ones = torch.ones(exact.n_states, dtype=torch.float64, device=exact.device)
-    known = isinstance(base, AttentionTransition)
-    heaviest = 1 + base.row_error if known else float(exact.pull(ones).max())
+    known, rounding = isinstance(base, AttentionTransition), base.row_error
+    heaviest = 1 + rounding if known else float(exact.pull(ones).max())
     contraction = chain.damping * heaviest
     if contraction >= 1:
         message = (
@@ -74,7 +74,7 @@ def incoming(chain: Damped) -> tuple[Equations, Certificate]:
     jump = chain.to(torch.float64).jump
     right = (1 - chain.damping) * jump
     equations = Equations(exact, "push", chain.damping, right, ones)
-    return equations, Certificate(1 / (1 - contraction), base.row_error, ones, jump)
+    return equations, Certificate(1 / (1 - contraction), rounding, ones, jump)
 
 
 def outgoing(chain: Damped) -> tuple[Equations, Certificate]:
@@ -92,8 +92,8 @@ def outgoing(chain: Damped) -> tuple[Equations, Certificate]:
     column_sums = damping * exact.push(ones) + (1 - damping) * n * jump
     adjoint = Equations(exact, "push", damping, column_sums, column_sums)
     rough = adjoint.correcting(column_sums, working_chain(exact))
-    z, _ = minimise(rough, target=1e-3 * n, max_iterations=1_000)
-    z = z.double().clamp_min(0)
+    rough_solution = minimise(rough, target=1e-3 * n, max_iterations=1_000)
+    z = rough_solution.x.double().clamp_min(0)
     deficit = float((adjoint.residual(z) / column_sums).max().clamp_min(0))
     factor = float(z.max()) / (1 - deficit) if deficit < 1 else math.inf
     equations = Equations(exact, "pull", damping, (1 - damping) * ones, column_sums)

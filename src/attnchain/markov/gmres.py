@@ -1,8 +1,10 @@
 """Restarted GMRES: the correction of least residual in a Krylov subspace."""
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +15,43 @@ RESTART = 80
 """Basis vectors kept: few heads of a vision transformer need more."""
 
 
+@dataclass(frozen=True, eq=False)
+class Recycled:
+    """A subspace whose images are known, kept from one right side to the next.
+
+    With A the operator of the equations in y = D x, and vectors in rows:
+
+    Attributes:
+        directions: U, (m, n), with A U = C.
+        images: C, (m, n), orthonormal.
+    """
+
+    directions: Tensor
+    images: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """What `minimise` reached.
+
+    Attributes:
+        x: The solution.
+        products: Products taken.
+        cycle: The last subspace, for another right side of the same equations.
+    """
+
+    x: Tensor
+    products: int
+    cycle: "Cycle | None"
+
+
 def minimise(
-    equations: "Equations", *, target: float, max_iterations: int
-) -> tuple[Tensor, int]:
+    equations: "Equations",
+    *,
+    target: float,
+    max_iterations: int,
+    after: "Cycle | None" = None,
+) -> Solved:
     r"""Solves D x = b + alpha B x from x = 0 by GMRES, preconditioned by D.
 
     The residual's 2-norm is what is minimised; it stops where that norm guarantees
@@ -25,45 +61,72 @@ def minimise(
         equations: What to solve.
         target: L1 norm of the residual to reach.
         max_iterations: Products to spend at most.
+        after: The subspace of an earlier solve of the same operator: its part of
+            the solution costs no product, and the rest converges as if the slow
+            modes in it were not there.
 
     Returns:
-        The solution reached and the number of products taken. The caller measures
-        the residual of what it got.
+        `Solved`. The caller measures the residual of what it got.
 
     Sources:
-        Saad and Schultz, GMRES, SIAM J. Sci. Stat. Comput. 1986.
+        Saad and Schultz, GMRES, SIAM J. Sci. Stat. Comput. 1986; de Sturler, Nested
+        Krylov methods based on GCR, J. Comput. Appl. Math. 1996, for recycling.
     """
     goal = target / math.sqrt(equations.right.numel())
     residual, x, taken = equations.right, torch.zeros_like(equations.right), 0
-    before = math.inf
+    recycled = None if after is None else after.recycled()
+    if recycled is not None:
+        known = recycled.images @ residual
+        residual = residual - known @ recycled.images
+        x = known @ recycled.directions / equations.diagonal
+    before, cycle = math.inf, after
     while True:
         norm = float(residual.norm())
         if norm <= goal or norm >= 0.9 * before or taken >= max_iterations:
-            return x, taken
+            return Solved(x, taken, cycle)
         before = norm
-        cycle = _Cycle(equations, residual, norm)
+        cycle = Cycle(equations, residual, norm, recycled)
         x = x + cycle.run(goal, min(RESTART, max_iterations - taken))
         taken += cycle.size
         if cycle.estimate <= goal or taken >= max_iterations:
-            return x, taken
+            return Solved(x, taken, cycle)
         residual = equations.residual(x)
+        recycled = None
         taken += 1
 
 
-class _Cycle:
-    """One Krylov subspace, its Hessenberg matrix kept triangular by rotations."""
+class Cycle:
+    """One Krylov subspace, its Hessenberg matrix kept triangular by rotations.
 
-    def __init__(self, equations: "Equations", residual: Tensor, norm: float) -> None:
+    The rows of `basis` are orthonormal: first the recycled images, then the Krylov
+    vectors, each orthogonalised against all before it.
+    """
+
+    def __init__(
+        self,
+        equations: "Equations",
+        residual: Tensor,
+        norm: float,
+        recycled: Recycled | None,
+    ) -> None:
         self.equations = equations
         self.first = residual / norm
+        self.kept = recycled
         self.columns: list[list[float]] = []
+        self.shares: list[list[float]] = []
         self.rotations: list[tuple[float, float]] = []
         self.rotated = [norm]
+        self.basis = self.first[None]
 
     @property
     def size(self) -> int:
         """Dimension of the subspace: products taken."""
         return len(self.columns)
+
+    @property
+    def offset(self) -> int:
+        """Rows of the basis that are recycled images."""
+        return 0 if self.kept is None else len(self.kept.images)
 
     @property
     def estimate(self) -> float:
@@ -72,29 +135,64 @@ class _Cycle:
 
     def run(self, goal: float, size: int) -> Tensor:
         """Extends the subspace until the goal or the size is met; the correction."""
-        basis = self.first.new_empty(size + 1, len(self.first))
-        basis[0] = self.first
+        c = self.offset
+        self.basis = self.first.new_empty(c + size + 1, len(self.first))
+        if self.kept is not None:
+            self.basis[:c] = self.kept.images
+        self.basis[c] = self.first
         while self.size < size and self.estimate > goal:
-            self._rotate(self._extended(basis))
-        triangle = torch.zeros(self.size, self.size, dtype=torch.float64)
-        for j, column in enumerate(self.columns):
-            triangle[: j + 1, j] = torch.tensor(column, dtype=torch.float64)
-        right = torch.tensor(self.rotated[: self.size], dtype=torch.float64)
-        weights = torch.linalg.solve_triangular(triangle, right[:, None], upper=True)
-        return weights[:, 0].to(basis) @ basis[: self.size] / self.equations.diagonal
+            column = self._extended()
+            self.shares.append(column[:c])
+            self._rotate(column[c:])
+        weights = np.linalg.solve(self._triangle(), self.rotated[: self.size])
+        y = self._like(weights) @ self.basis[c : c + self.size]
+        if self.kept is not None:
+            y = y - self._like(weights @ self.shares) @ self.kept.directions
+        return y / self.equations.diagonal
 
-    def _extended(self, basis: Tensor) -> list[float]:
+    def recycled(self) -> Recycled:
+        """The Krylov vectors and, by the rotations, orthonormal images of theirs."""
+        m, c = self.size, self.offset
+        rotation = np.eye(m + 1)
+        for i, (cosine, sine) in enumerate(self.rotations):
+            rotation[i : i + 2] = [[cosine, sine], [-sine, cosine]] @ rotation[i : i + 2]
+        krylov = self.basis[c : c + m + 1]
+        directions = krylov[:m]
+        if self.kept is not None:
+            shares = self._like(np.array(self.shares))
+            directions = directions - shares @ self.kept.directions
+        inverse = self._like(np.linalg.inv(self._triangle().T))
+        new = Recycled(inverse @ directions, self._like(rotation[:m]) @ krylov)
+        if self.kept is None:
+            return new
+        if c + m > RESTART:
+            return self.kept
+        return Recycled(
+            torch.cat([self.kept.directions, new.directions]),
+            torch.cat([self.kept.images, new.images]),
+        )
+
+    def _triangle(self) -> np.ndarray:
+        triangle = np.zeros((self.size, self.size))
+        for j, column in enumerate(self.columns):
+            triangle[: j + 1, j] = column
+        return triangle
+
+    def _like(self, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).to(self.basis)
+
+    def _extended(self) -> list[float]:
         """One more product, orthogonalised twice: a column of the Hessenberg matrix."""
-        j = self.size
-        known = basis[: j + 1]
-        image = basis[j] - self.equations.mapped(basis[j] / self.equations.diagonal)
+        j = self.offset + self.size
+        known = self.basis[: j + 1]
+        image = self.equations.preconditioned(self.basis[j])
         first = known @ image
-        image -= first @ known
+        image.addmv_(known.T, first, alpha=-1)
         second = known @ image
-        image -= second @ known
-        norm = image.norm()
-        torch.div(image, norm, out=basis[j + 1])
-        return torch.cat([first + second, norm[None]]).tolist()
+        image.addmv_(known.T, second, alpha=-1)
+        norm = torch.linalg.vector_norm(image)
+        torch.div(image, norm, out=self.basis[j + 1])
+        return [*first.add_(second).tolist(), float(norm)]
 
     def _rotate(self, column: list[float]) -> None:
         """Makes the new column triangular by one more Givens rotation."""

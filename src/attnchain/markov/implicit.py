@@ -70,7 +70,7 @@ def _adjoint(chain: AbstractTransition, pi: Tensor, gradient: Tensor) -> Tensor:
     ones = torch.ones_like(right)
     equations = Equations(stored(chain), "pull", 1.0, right, ones)
     target = _RELATIVE[chain.dtype] * float(right.abs().sum())
-    found, _ = minimise(equations, target=target, max_iterations=_MAX_ITERATIONS)
+    found = minimise(equations, target=target, max_iterations=_MAX_ITERATIONS).x
     reached = float(equations.residual(found).abs().sum())
     if reached > 100 * target:
         warnings.warn(

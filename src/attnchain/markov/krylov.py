@@ -74,24 +74,24 @@ def leading_subspace(
     # One vector finds a single eigenvalue in a third of the products, but would miss
     # the copies of a multiple one.
     one = wanted == 1 and isinstance(chain, DenseTransition)
-    state = _State.start(chain, 1 if one else max(BLOCK, min(wanted, 2 * BLOCK)))
+    space = _Krylov(chain, 1 if one else max(BLOCK, min(wanted, 2 * BLOCK)))
     check = 8.0  # a small Schur form costs as much as two products
     while True:
-        state = state.extended(chain)
-        full = state.basis.shape[0] + state.block.shape[0] > _MOST
-        if not full and state.products < min(check, max_products):
+        space.extend(chain)
+        if not space.full and space.products < min(check, max_products):
             continue
-        check = 1.25 * state.products
-        order = _ordered_schur(state.projected, wanted + BLOCK if full else wanted)
-        coupling = state.coupling @ order.vectors
+        check = 1.25 * space.products
+        more = wanted + BLOCK if space.full else wanted
+        order = _ordered_schur(space.projected, more)
+        coupling = space.coupling @ order.vectors
         kept = order.closed_size(wanted)
         worst = np.linalg.norm(coupling[:, :kept], axis=0).max()
-        if worst <= tolerance or state.products >= max_products:
-            return order.leading(kept, state.basis, coupling, state.products)
-        if n <= _DENSE_LIMIT and state.products >= 4 * n:
+        if worst <= tolerance or space.products >= max_products:
+            return order.leading(kept, space.basis, coupling, space.products)
+        if n <= _DENSE_LIMIT and space.products >= 4 * n:
             return _dense_subspace(chain)
-        if full:
-            state = state.restarted(order, order.closed_size(wanted + BLOCK))
+        if space.full:
+            space.restart(order, order.closed_size(wanted + BLOCK))
 
 
 def _dense_subspace(chain: AbstractTransition) -> InvariantSubspace:
@@ -107,73 +107,93 @@ def _dense_subspace(chain: AbstractTransition) -> InvariantSubspace:
     return order.leading(n - 1, householder.T, rounding, n)
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    """Basis V (m, n), next block Q (b, n): M V^T = V^T H + Q^T E."""
+class _Krylov:
+    """Basis V (m, n) and next block Q (b, n): M V^T = V^T H + Q^T E.
 
-    basis: Tensor
-    block: Tensor
-    projected: np.ndarray
-    coupling: np.ndarray
-    products: int
+    Both lie in `rows` below the constant vector, all orthonormal; H and below it E are
+    the first m columns of `matrix`.
+    """
 
-    @classmethod
-    def start(cls, chain: AbstractTransition, size: int) -> "_State":
+    def __init__(self, chain: AbstractTransition, block: int) -> None:
         n = chain.n_states
         generator = torch.Generator().manual_seed(0)
-        random = torch.randn(size, n, generator=generator, dtype=torch.float64)
+        random = torch.randn(block, n, generator=generator, dtype=torch.float64)
         like = {"dtype": chain.dtype, "device": chain.device}
-        block = _orthonormal((random - random.mean(-1, keepdim=True)).to(**like))
-        empty = torch.zeros(0, n, **like)
-        return cls(empty, block, np.zeros((0, 0)), np.zeros((size, 0)), 0)
-
-    def extended(self, chain: AbstractTransition) -> "_State":
-        """One more block product, orthogonalised twice."""
-        image = chain.pull(self.block)
-        image = image - image.mean(-1, keepdim=True)
-        basis = torch.cat([self.basis, self.block])
-        first = image @ basis.T
-        image = image - first @ basis
-        second = image @ basis.T
-        image = image - second @ basis
-        orthonormal, triangle = _factor(image, basis)
-        columns = (first + second).double().cpu().numpy().T
-        projected = np.hstack([np.vstack([self.projected, self.coupling]), columns])
-        rest = np.zeros((triangle.shape[0], self.projected.shape[1]))
-        coupling = np.hstack([rest, triangle])
-        products = self.products + self.block.shape[0]
-        return _State(basis, orthonormal, projected, coupling, products)
-
-    def restarted(self, order: "_Schur", size: int) -> "_State":
-        """Only the leading Schur vectors stay."""
-        rotation = torch.from_numpy(order.vectors[:, :size].T.copy()).to(self.basis)
-        return _State(
-            rotation @ self.basis,
-            self.block,
-            order.triangular[:size, :size],
-            self.coupling @ order.vectors[:, :size],
-            self.products,
+        self.rows = torch.empty(1 + _MOST + block, n, **like)
+        self.rows[0] = n**-0.5
+        self.rows[1 : 1 + block] = _orthonormal(
+            (random - random.mean(-1, keepdim=True)).to(**like)
         )
+        self.matrix = np.zeros((_MOST + block, _MOST))
+        self.size, self.block, self.products = 0, block, 0
+
+    @property
+    def basis(self) -> Tensor:
+        """V."""
+        return self.rows[1 : 1 + self.size]
+
+    @property
+    def projected(self) -> np.ndarray:
+        """H."""
+        return self.matrix[: self.size, : self.size]
+
+    @property
+    def coupling(self) -> np.ndarray:
+        """E."""
+        return self.matrix[self.size : self.size + self.block, : self.size]
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another block."""
+        return self.size + self.block > _MOST
+
+    def extend(self, chain: AbstractTransition) -> None:
+        """One more block product, orthogonalised twice."""
+        m, b = self.size, self.block
+        known, new = self.rows[: 1 + m + b], slice(m, m + b)
+        image = chain.pull(known[-b:])
+        first = image @ known.T
+        image.addmm_(first, known, alpha=-1)
+        second = image @ known.T
+        image.addmm_(second, known, alpha=-1)
+        triangle = _factor(image, known, out=self.rows[1 + m + b : 1 + m + 2 * b])
+        columns = first.add_(second).double().cpu().numpy()[:, 1:]
+        self.matrix[: m + b, new] = columns.T
+        self.matrix[m + b : m + 2 * b, new] = triangle
+        self.size, self.products = m + b, self.products + b
+
+    def restart(self, order: "_Schur", size: int) -> None:
+        """Only the leading Schur vectors stay."""
+        m, b = self.size, self.block
+        vectors = order.vectors[:, :size]
+        coupling = self.coupling @ vectors
+        kept = torch.from_numpy(vectors.T.copy()).to(self.rows) @ self.basis
+        self.rows[1 + size : 1 + size + b] = self.rows[1 + m : 1 + m + b].clone()
+        self.rows[1 : 1 + size] = kept
+        self.matrix[:] = 0
+        self.matrix[:size, :size] = order.triangular[:size, :size]
+        self.matrix[size : size + b, :size] = coupling
+        self.size = size
 
 
 def _orthonormal(rows: Tensor) -> Tensor:
     return torch.linalg.qr(rows.T).Q.T.contiguous()
 
 
-def _factor(image: Tensor, basis: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Image = triangle^T @ rows, rows orthonormal and orthogonal to the basis.
+def _factor(image: Tensor, known: Tensor, *, out: Tensor) -> np.ndarray:
+    """Image = triangle^T @ out, with `out` orthonormal and orthogonal to `known`.
 
     Where the image has lost its rank (an invariant subspace was found), QR fills up
-    with arbitrary directions, which must be made orthogonal to the basis and the
-    constant vector once more.
+    with arbitrary directions, which must be made orthogonal to `known` once more.
     """
-    if len(image) == 1 and float(norm := image.norm()) > 1e-3:
-        return image / norm, np.array([[float(norm)]])
+    if len(image) == 1 and (norm := float(torch.linalg.vector_norm(image))) > 1e-3:
+        torch.div(image, norm, out=out)
+        return np.array([[norm]])
     q, r = torch.linalg.qr(image.T)
-    rows = q.T - q.mean(0)[:, None]
-    rows = rows - (rows @ basis.T) @ basis
+    rows = q.T - (q.T @ known.T) @ known
     q, correction = torch.linalg.qr(rows.T)
-    return q.T.contiguous(), (correction @ r).double().cpu().numpy()
+    out[:] = q.T
+    return (correction @ r).double().cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +250,7 @@ def _ordered_schur(matrix: np.ndarray, wanted: int) -> _Schur:
     import scipy.linalg
 
     schur: Any = scipy.linalg.schur
-    triangular, vectors = schur(matrix, output="real")
+    triangular, vectors = schur(matrix, output="real", check_finite=False)
     (swap,) = scipy.linalg.get_lapack_funcs(("trexc",), (triangular,))
     done = 0
     while done < min(wanted, len(matrix)):

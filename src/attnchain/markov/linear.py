@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from attnchain.markov.anderson import WINDOW, accelerate
-from attnchain.markov.gmres import minimise
+from attnchain.markov.gmres import Cycle, minimise
 from attnchain.operators import AbstractTransition, DenseTransition, Side
 
 SolverName = Literal["auto", "power", "anderson", "gmres", "direct"]
@@ -51,10 +51,17 @@ class Equations:
     right: Tensor
     diagonal: Tensor
 
+    def product(self, x: Tensor) -> Tensor:
+        """The product B x."""
+        return self.chain.push(x) if self.side == "push" else self.chain.pull(x)
+
     def mapped(self, x: Tensor) -> Tensor:
         """The product alpha B x."""
-        product = self.chain.push if self.side == "push" else self.chain.pull
-        return self.damping * product(x)
+        return self.damping * self.product(x)
+
+    def preconditioned(self, y: Tensor) -> Tensor:
+        """The operator of the equations in y = D x: y - alpha B D^-1 y."""
+        return torch.sub(y, self.product(y / self.diagonal), alpha=self.damping)
 
     def residual(self, x: Tensor) -> Tensor:
         """What is left of b + alpha B x - D x; zero at the solution."""
@@ -83,13 +90,21 @@ def working_chain(exact: AbstractTransition) -> AbstractTransition:
     return exact if small else exact.to(torch.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Correction:
-    """Solves for corrections over a fast chain, by factorisation or iteration."""
+    """Solves for corrections over a fast chain, by factorisation or iteration.
+
+    Attributes:
+        chain: The chain to iterate with.
+        solver: What was asked for.
+        factors: Of a direct solve.
+        cycle: The subspace of the last correction by GMRES.
+    """
 
     chain: AbstractTransition
     solver: SolverName
-    factors: tuple[Tensor, Tensor] | None
+    factors: tuple[Tensor, Tensor] | None = None
+    cycle: Cycle | None = None
 
     @classmethod
     def prepare(
@@ -100,23 +115,27 @@ class Correction:
         if solver == "direct" or (solver == "auto" and small):
             system = equations.correcting(equations.right, chain).matrix()
             return cls(chain, solver, torch.linalg.lu_factor(system))
-        return cls(chain, solver, None)
+        return cls(chain, solver)
 
     def solve(
         self, equations: Equations, residual: Tensor, target: float, budget: int
-    ) -> tuple[Tensor, int]:
-        """The correction for a residual, and the iterations it took."""
+    ) -> tuple[Tensor, int, "Correction"]:
+        """The correction for a residual, the iterations it took, and what solves on."""
         if self.factors is not None:
             right = residual.to(self.chain.dtype)[:, None]
-            return torch.linalg.lu_solve(*self.factors, right)[:, 0], 1
+            return torch.linalg.lu_solve(*self.factors, right)[:, 0], 1, self
         inner = equations.correcting(residual, self.chain)
         # Single precision gains at most five digits in one round of refinement.
         digits = 1e-5 if self.chain.dtype == torch.float32 else 0.0
         goal = max(target / 2, digits * float(residual.abs().sum()))
         if self.solver in ("auto", "gmres"):
-            return minimise(inner, target=goal, max_iterations=budget)
+            found = minimise(
+                inner, target=goal, max_iterations=budget, after=self.cycle
+            )
+            return found.x, found.products, replace(self, cycle=found.cycle)
         window = 0 if self.solver == "power" else WINDOW
         start = inner.right / inner.diagonal
-        return accelerate(
+        x, taken = accelerate(
             inner, start, target=goal, window=window, max_iterations=budget
         )
+        return x, taken, self

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.errors import ConvergenceError, NumericalWarning, ShapeError
+from attnchain.markov.concurrent import for_each_chain
 from attnchain.markov.krylov import eigenvalues, leading_subspace
 from attnchain.markov.results import SecondEigenvalue, Spectrum
 from attnchain.operators import (
@@ -76,10 +77,9 @@ def spectrum(
         raise ShapeError(f"k must lie in 1..{n} (the number of states), but is {k!r}")
     if not tolerance > 0:
         raise ShapeError(f"tolerance must be > 0, but is {tolerance!r}")
-    parts = [
-        _spectrum_of_chain(chain, k, tolerance, max_products)
-        for chain in transition.chains()
-    ]
+    parts = for_each_chain(
+        lambda chain: _spectrum_of_chain(chain, k, tolerance, max_products), transition
+    )
     batch = transition.batch_shape
 
     def stacked(pick: Callable[[Spectrum], Tensor]) -> Tensor:
@@ -185,7 +185,9 @@ def second_eigenvalue(
         >>> second_eigenvalue(two).modulus
         tensor(0.4000, dtype=torch.float64)
     """
-    parts = [_second_of_chain(chain, tolerance) for chain in transition.chains()]
+    parts = for_each_chain(
+        lambda chain: _second_of_chain(chain, tolerance), transition
+    )
     batch, device = transition.batch_shape, transition.device
     values, errors, products = zip(*parts, strict=True)
     value = torch.tensor(values, dtype=torch.complex128, device=device).view(batch)

@@ -18,6 +18,7 @@ from attnchain.errors import (
 )
 from attnchain.markov.assessment import closed_classes, is_irreducible
 from attnchain.markov.certified import Certificate, check_floor, incoming, outgoing
+from attnchain.markov.concurrent import for_each_chain
 from attnchain.markov.implicit import with_gradient
 from attnchain.markov.linear import (
     INVERSE_LIMIT,
@@ -108,10 +109,8 @@ def stationary(
         raise ShapeError(message)
     starts = _starts(transition, start)
     with torch.no_grad():
-        solved = [
-            _solve_chain(chain, _Options(tolerance, solver, max_iterations, first))
-            for chain, first in zip(transition.chains(), starts, strict=True)
-        ]
+        options = [_Options(tolerance, solver, max_iterations, x) for x in starts]
+        solved = for_each_chain(_solve_chain, transition, options)
     result = _collect(solved, transition.batch_shape)
     if torch.is_grad_enabled() and transition.requires_grad:
         attached = with_gradient(transition, result.distribution)
@@ -204,7 +203,9 @@ def _refined(
             correction = Correction.prepare(equations, exact, options.solver)
         last = min(norm, last)
         budget = options.max_iterations - iterations
-        step, taken = correction.solve(equations, residual, target, budget)
+        step, taken, correction = correction.solve(
+            equations, residual, target, budget
+        )
         x = (x + step.double()).clamp_min(0)
         iterations += taken
     return _Refined(x, residual, iterations, iterations + rounds, outcome)

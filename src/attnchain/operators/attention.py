@@ -1,7 +1,7 @@
 """A chain read from queries and keys, its matrix formed only where it is small."""
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from itertools import product
 from typing import Literal, get_args
 
@@ -159,7 +159,8 @@ class AttentionTransition(AbstractTransition):
             isinstance(target, torch.dtype) and mask.dtype == torch.bool
         ):
             mask = mask.to(target)
-        return replace(self, q=self.q.to(target), k=self.k.to(target), mask=mask)
+        moved = self._derived if target == torch.float64 else partial(replace, self)
+        return moved(q=self.q.to(target), k=self.k.to(target), mask=mask)
 
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The softmax matrices: n * n numbers for each chain of the batch.
@@ -183,7 +184,16 @@ class AttentionTransition(AbstractTransition):
             mask = mask.expand(*self.batch_shape, *mask.shape[-2:])
             mask = batch_select(mask, index, 2)
         q, k = batch_select(self.q, index, 2), batch_select(self.k, index, 2)
-        return replace(self, q=q, k=k, mask=mask)
+        chosen = self._derived if q.numel() else partial(replace, self)
+        return chosen(q=q, k=k, mask=mask)
+
+    def _derived(self, **parts: Tensor | None) -> "AttentionTransition":
+        """A copy with other parts, cut or widened from checked ones: not checked."""
+        derived = object.__new__(AttentionTransition)
+        for part in fields(self):
+            value = parts.get(part.name, getattr(self, part.name))
+            object.__setattr__(derived, part.name, value)
+        return derived
 
     def _push(self, vectors: Tensor) -> Tensor:
         return self._product(vectors, "push")

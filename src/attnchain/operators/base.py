@@ -180,8 +180,10 @@ class AbstractTransition(ABC):
 
     def _as_rows(self, vector: Tensor, name: str) -> tuple[Tensor, bool]:
         """Brings a vector to (*batch, r, n); tells whether r was added here."""
-        check_floating(vector, name)
         batch, n = self.batch_shape, self.n_states
+        if not batch and self._is_own(vector):  # the inner loops of solvers
+            return (vector[None], True) if vector.ndim == 1 else (vector, False)
+        check_floating(vector, name)
         single = vector.ndim in (1, len(batch) + 1)
         rows = vector.unsqueeze(-2) if single else vector
         fits = (
@@ -200,6 +202,16 @@ class AbstractTransition(ABC):
             raise ShapeError(message)
         rows = rows.to(dtype=self.dtype, device=self.device)
         return rows.expand(*batch, *rows.shape[-2:]), single
+
+    def _is_own(self, vector: object) -> bool:
+        """Whether (n,) or (r, n) numbers are as the products take them."""
+        return (
+            isinstance(vector, Tensor)
+            and vector.ndim in (1, 2)
+            and vector.shape[-1] == self.n_states
+            and vector.dtype == self.dtype
+            and vector.device == self.device
+        )
 
 
 class AbstractDerived(AbstractTransition):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 ROWS, COLUMNS = 256, 2048
 """Tile size: larger tiles fall out of the caches, smaller ones waste calls."""
-FILLED = 2**18
+FILLED = 2**20
 """Numbers in a block of rows that is written at once."""
 
 LOG2_E = 1.4426950408889634
