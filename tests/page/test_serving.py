@@ -220,6 +220,9 @@ def test_the_start_page_takes_a_picture_in_a_browser(
     page.wait_for_url("**/pages/*")
     settle(page)
     assert page.locator("h1").inner_text() == "halves.png"
+    page.get_by_role("link", name="Another picture").click()
+    page.locator("#file").wait_for()
+    assert page.url == server.url
     own = (server.url, "blob:", "data:")
     assert all(url.startswith(own) for url in seen.requests)
     # The browser itself notes the refused file; nothing else is said.

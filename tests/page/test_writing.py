@@ -38,6 +38,14 @@ def test_sets_are_those_of_the_lambda2_mixture_of_the_last_quarter(data):
     assert torch.allclose(data.lambda2, moduli, atol=1e-3)
 
 
+def test_every_head_has_its_own_sets(data):
+    for layer, row in zip(data.layers, data.head_sets, strict=True):
+        for head, sets in zip(layer.chains(), row, strict=True):
+            expected = metastable_sets(head, max_count=8)
+            assert torch.allclose(sets.prevalence, expected.prevalence, atol=1e-3)
+            assert torch.equal(sets.labels, expected.labels)
+
+
 def test_the_size_shrinks_where_heads_would_not_fit(tiny, picture, monkeypatch):
     whole = collect(tiny, picture)
     assert (whole.grid.rows, whole.grid.columns) == (22, 32)
@@ -69,6 +77,7 @@ def test_text_cannot_leave_its_place(data):
 
 def test_the_file_names_no_address(page_file):
     text = re.sub(r"base64,[\w+/=]+", "", page_file.read_text("utf-8"))
+    text = re.sub(r'(class="layer">)[^<]+', r"\1", text)
     assert not re.search(r"https?://|//\w+\.\w+/|\bsrc=\"(?!data:)", text)
 
 
@@ -91,8 +100,22 @@ def test_failing_to_write_leaves_nothing(data, tmp_path):
 
 def test_a_reducible_mixture_has_no_sets(data):
     q = 40 * torch.eye(8)[None].repeat(3, 1, 1)
-    from attnchain.page.collecting import _sets
+    from attnchain.page.collecting import _head_sets, _sets
 
     apart = AttentionTransition(q, q, scale=1.0)
     assert _sets(mix(apart, "uniform")) == ((), None)
-    assert "No sets were found" in page_html(replace(data, sets=(), proposed_sets=None))
+    assert _head_sets(apart) == (None,) * 3
+    nothing = replace(data, sets=(), proposed_sets=None, head_sets=((None,) * 3,) * 5)
+    assert '"headSets":[[null,null,null],' in page_html(nothing)
+
+
+def test_a_set_without_patches_stays_no_number(data):
+    """JSON has no NaN, which a share of nothing is."""
+    unknown = torch.full_like(data.sets[0].retention, torch.nan)
+    sets = (replace(data.sets[0], retention=unknown),)
+    assert (
+        "NaN"
+        not in re.search(
+            r'id="facts">(.*?)</script>', page_html(replace(data, sets=sets)), re.DOTALL
+        )[1]
+    )

@@ -48,7 +48,8 @@ def collect(
 
     Class, register and other special tokens are removed: every row is the softmax over
     the patches alone. The page opens with the |lambda_2|-weighted mixture of the last
-    quarter of the layers, and its metastable sets are computed here.
+    quarter of the layers; metastable sets are computed here, of that mixture and of
+    every head.
 
     Args:
         model: What `attnchain.models.load` returns.
@@ -98,6 +99,7 @@ def collect(
         mixed_layers=tuple(mixed),
         sets=sets,
         proposed_sets=proposed,
+        head_sets=tuple(_head_sets(layer) for layer in layers),
     )
 
 
@@ -148,6 +150,18 @@ def _sets(
         with suppress(ShapeError, ConvergenceError):
             found.append(metastable_sets(mixture, count))
     return tuple(found), proposed
+
+
+def _head_sets(layer: AttentionTransition) -> tuple[MetastableSets | None, ...]:
+    """Each head's sets, as many as it proposes; None where it has none."""
+    return tuple(_own_sets(DenseTransition(head)) for head in layer.to_dense())
+
+
+def _own_sets(head: AbstractTransition) -> MetastableSets | None:
+    try:
+        return metastable_sets(head, max_count=MAX_SETS)
+    except (ReducibleChainError, ConvergenceError, ShapeError):
+        return None
 
 
 def _shown(picture: "Image") -> "Image":

@@ -31,6 +31,8 @@ class PageData:
             page opens with.
         sets: Metastable sets of that mixture, one entry for each number of sets.
         proposed_sets: The number of sets the chain itself proposes; None without.
+        head_sets: For each layer and head the metastable sets of that head alone, as
+            many as it proposes; None where it has none.
     """
 
     title: str
@@ -43,3 +45,4 @@ class PageData:
     mixed_layers: tuple[int, ...]
     sets: tuple[MetastableSets, ...]
     proposed_sets: int | None
+    head_sets: tuple[tuple[MetastableSets | None, ...], ...]

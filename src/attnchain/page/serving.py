@@ -56,7 +56,8 @@ def page_server(
     """
 
     def make_page(picture: Path, title: str) -> str:
-        return page_html(collect(model, read_picture(picture), title=title))
+        data = collect(model, read_picture(picture), title=title)
+        return page_html(data, more='<p><a href="/">Another picture</a></p>')
 
     with tempfile.TemporaryDirectory(
         prefix="attnchain-", ignore_cleanup_errors=True

@@ -5,6 +5,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import os
 import secrets
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from attnchain.errors import OutputError
 from attnchain.markov import MetastableSets
 from attnchain.page.data import PageData
-from attnchain.page.packing import pack_heads, store_heads
+from attnchain.page.packing import pack_heads, store_heads, text_of
 
 MAX_BYTES = 15_000_000
 SCRIPTS = (
@@ -63,11 +65,12 @@ def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
     return file
 
 
-def page_html(data: PageData) -> str:
+def page_html(data: PageData, *, more: str = "") -> str:
     """Return the page as text.
 
     Args:
         data: What `collect` returned.
+        more: HTML that is put under the heading.
     """
     stored = [store_heads(layer) for layer in data.layers]
     error = max(head.error for heads in stored for head in heads)
@@ -78,11 +81,12 @@ def page_html(data: PageData) -> str:
         title=html.escape(data.title),
         model=html.escape(data.model),
         note=html.escape(data.note),
+        more=more,
         picture=_picture(data),
         facts=_json(_facts(data, error)),
         layers="\n".join(
             f'<script type="application/octet-stream" class="layer">'
-            f"{_base64(pack_heads(heads))}</script>"
+            f"{text_of(pack_heads(heads))}</script>"
             for heads in stored
         ),
         scripts=script_elements(SCRIPTS),
@@ -132,24 +136,32 @@ def _facts(data: PageData, error: float) -> dict[str, Any]:
         "removed": data.grid.prefix + data.grid.suffix,
         "heads": heads,
         "width": width,
-        "lambda2": [[float(f"{x:.6g}") for x in row] for row in data.lambda2.tolist()],
+        "lambda2": [_rounded(row) for row in data.lambda2],
         "mixedLayers": list(data.mixed_layers),
         "largestError": error,
         "sets": [_set_facts(sets) for sets in data.sets],
         "proposedSets": data.proposed_sets,
+        "headSets": [
+            [sets and _set_facts(sets) for sets in row] for row in data.head_sets
+        ],
         "colours": _colours(),
     }
 
 
 def _set_facts(sets: MetastableSets) -> dict[str, Any]:
-    memberships = (sets.memberships.T * 65535).round().numpy().astype("<u2")
+    """Sets as the page shows them: of each patch its set and its membership in it."""
+    own = sets.memberships.amax(1)
     return {
-        "count": sets.memberships.shape[1],
-        "labels": sets.labels.tolist(),
-        "memberships": _base64(memberships.tobytes()),
-        "prevalence": sets.prevalence.tolist(),
-        "retention": sets.retention.tolist(),
+        "labels": "".join(map(str, sets.labels.tolist())),
+        "memberships": _base64((own * 65535).round().numpy().astype("<u2").tobytes()),
+        "prevalence": _rounded(sets.prevalence),
+        "retention": _rounded(sets.retention),
     }
+
+
+def _rounded(values: Tensor) -> list[float | None]:
+    """Six digits of each value; None where a set without patches has none."""
+    return [float(f"{x:.6g}") if math.isfinite(x) else None for x in values.tolist()]
 
 
 def _colours() -> str:

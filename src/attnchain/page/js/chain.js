@@ -2,57 +2,64 @@
 // Chains from stored queries and keys, and walks on them. Used inside the worker.
 
 /** Inflates one layer and returns its heads: {q, k}, one row for each component. */
-async function unpackLayer(base64, { heads, width, states }) {
-  const packed = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  const stream = new Blob([packed]).stream()
+async function unpackLayer(text, { heads, width, states }) {
+  const stream = new Blob([bytesOf(text)]).stream()
     .pipeThrough(new DecompressionStream("deflate-raw"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const steps = new Float32Array(bytes.buffer, 0, heads * 2 * width);
-  const widths = bytes.subarray(steps.byteLength, steps.byteLength + steps.length);
+  const splits = bytes.subarray(steps.byteLength, steps.byteLength + steps.length);
   let offset = steps.byteLength + steps.length;
   return Array.from({ length: heads }, (_, head) => {
     const first = head * 2 * width;
-    const own = widths.subarray(first, first + 2 * width);
+    const own = splits.subarray(first, first + 2 * width);
     const unpacked = unpackHead(bytes, offset, own, steps.subarray(first), states);
     offset = unpacked.end;
     return unpacked;
   });
 }
 
-/** One head from its planes: low bytes, high bytes, then one-byte components. */
-function unpackHead(bytes, offset, widths, steps, n) {
-  const d = widths.length / 2;
-  const wide = widths.filter((width) => width === 2).length;
+/** Bytes from text: five digits to base 85, from # on (~ stands for <), for four bytes. */
+function bytesOf(text) {
+  const missing = (5 - (text.length % 5)) % 5;
+  const length = text.length + missing;
+  const values = new DataView(new ArrayBuffer((length / 5) * 4));
+  for (let i = 0, value = 0; i < length; i++) {
+    const code = i < text.length ? text.charCodeAt(i) : 119; // the largest digit
+    value = 85 * value + (code === 126 ? 60 : code) - 35;
+    if (i % 5 === 4) {
+      values.setUint32(((i - 4) / 5) * 4, value);
+      value = 0;
+    }
+  }
+  return new Uint8Array(values.buffer, 0, values.byteLength - missing);
+}
+
+/** One head from its planes: all low parts, eight bits a plane, then all high parts. */
+function unpackHead(bytes, offset, splits, steps, n) {
+  const d = splits.length / 2;
+  const lowPlanes = splits.reduce((sum, split) => sum + Math.ceil(Math.max(0, split - 1) / 8), 0);
   const sides = [new Float32Array(d * n), new Float32Array(d * n)];
+  const high = new Int8Array(bytes.buffer);
   let low = offset;
-  let high = low + wide * n;
-  let single = high + wide * n;
+  let next = offset + lowPlanes * n;
   let rank = 0;
   for (let c = 0; c < d; c++) {
     for (let side = 0; side < 2; side++) {
-      const width = widths[side * d + c];
-      if (width === 0) continue;
+      const bits = splits[side * d + c] - 1;
+      if (bits < 0) continue;
       rank = c + 1;
-      const step = steps[side * d + c];
       const row = sides[side].subarray(c * n, (c + 1) * n);
-      for (let i = 0; i < n; i++) {
-        row[i] = step * (width === 2
-          ? bytes[low + i] + 256 * signed(bytes[high + i])
-          : signed(bytes[single + i]));
-      }
-      if (width === 2) {
+      for (let i = 0; i < n; i++) row[i] = high[next + i] * 2 ** bits;
+      next += n;
+      for (let shift = 0; shift < bits; shift += 8) {
+        for (let i = 0; i < n; i++) row[i] += bytes[low + i] * 2 ** shift;
         low += n;
-        high += n;
-      } else {
-        single += n;
       }
+      const step = steps[side * d + c];
+      for (let i = 0; i < n; i++) row[i] *= step;
     }
   }
-  return { q: sides[0], k: sides[1], rank, end: single };
-}
-
-function signed(byte) {
-  return byte > 127 ? byte - 256 : byte;
+  return { q: sides[0], k: sides[1], rank, end: next };
 }
 
 /** Adds weight * softmax(Q Kᵀ) to the matrix (row by row, n * n). */

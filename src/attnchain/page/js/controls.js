@@ -123,14 +123,14 @@ function exportPage(page) {
   const what = {
     bounces: `Bounce ${state.bounce} from ${start}; ${walk}`,
     rank: `TokenRank; ${walk}`,
-    sets: `${facts.sets[state.sets]?.count ?? "No"} metastable sets and their prevalence`,
+    sets: page.sets() ? `${page.sets().count} metastable sets and their prevalence`
+      : "No metastable sets",
   }[state.view];
-  const chain = state.view === "sets"
-    ? `|λ₂|-weighted mixture of layers ${runs(facts.mixedLayers)}, undamped`
-    : chainName(page.chain(), state, facts);
+  const chain = chainName(page.chain(), state, facts) +
+    (state.view === "sets" ? ", undamped" : "");
   const lines = [what, `${chain}; ${facts.model}, ${facts.rows} × ${facts.columns} patches`];
   const legend = state.view === "sets"
-    ? { kind: "sets", sets: facts.sets[state.sets] ?? { prevalence: [] } }
+    ? { kind: "sets", sets: page.sets() ?? { prevalence: [] } }
     : { kind: "scale", scale: page.scale, table: page.table };
   if (legend.kind === "scale") lines.push(id("unit").textContent);
   const name = `${facts.title.replace(/\.[a-z]+$/i, "")}-${state.view}.png`;

@@ -19,7 +19,8 @@ class Page {
     this.playWhenReady = false;
     this.sayWhenReady = false;
     this.stage = new Stage(id("canvas"), picture, facts);
-    this.memberships = facts.sets.map(unpackMemberships);
+    this.mixtureSets = facts.sets.map(unpackSets);
+    this.headSets = facts.headSets.map((row) => row.map((sets) => (sets ? [unpackSets(sets)] : [])));
     this.walker = new Walker(facts, (p) => this.showProgress(p), sayFailure);
     this.heads = new HeadTable(id("heat"), facts, this.table, (l, h) => this.choose(l, h));
     this.prepare();
@@ -34,7 +35,7 @@ class Page {
       layer: mixedLayers.at(-1), head: 0, bounce: 3, target: 3, damping: 0.99, direction: "incoming",
       start: Math.floor(rows / 2) * columns + Math.floor(columns / 2),
       strength: 0.7, scaleKind: "linear",
-      sets: Math.max(0, sets.findIndex(({ count }) => count === proposedSets)),
+      sets: Math.max(0, sets.findIndex(({ prevalence }) => prevalence.length === proposedSets)),
     };
   }
 
@@ -46,7 +47,7 @@ class Page {
 
   /** Texts and ranges that depend on the model and picture. */
   prepare() {
-    const { rows, columns, removed, heads, lambda2, largestError, sets } = this.facts;
+    const { rows, columns, removed, heads, lambda2, largestError } = this.facts;
     id("size").textContent = `· ${this.n.toLocaleString("en")} patches (${rows} × ${columns}), ` +
       `${lambda2.length} layers × ${heads} heads`;
     const gone = removed === 0 ? "The model has no special tokens." :
@@ -54,12 +55,13 @@ class Page {
       "(class, registers)"} of the model ${removed === 1 ? "is" : "are"} removed from every ` +
       "chain: each row is the softmax over the patches alone.";
     id("about").append(element("strong", {}, "Numbers."), ` ${gone} Chains are stored as ` +
-      `rounded queries and keys; no transition probability is off by more than ` +
-      `${scientific(largestError)}. |λ₂| and the metastable sets were computed in Python.`);
+      `rounded queries and keys: where a walker is after one bounce differs from the model's ` +
+      `attention by at most ${scientific(largestError)}, summed over all patches. |λ₂| and the ` +
+      "metastable sets were computed in Python.");
+    paintScale(id("scale"), this.table);
+    paintScale(id("heat-scale"), this.table);
     id("layer").max = lambda2.length - 1;
     id("head").max = heads - 1;
-    id("count").max = Math.max(0, sets.length - 1);
-    id("count").disabled = sets.length < 2;
   }
 
   /** [layer, head, weight] of every head in use; weights sum to one. */
@@ -71,6 +73,22 @@ class Page {
     const raw = pairs.map(([l, h]) => (weights === "uniform" ? 1 : this.facts.lambda2[l][h]));
     const total = sum(raw);
     return pairs.map(([l, h], i) => [l, h, total > 0 ? raw[i] / total : 1 / raw.length]);
+  }
+
+  /** The metastable sets of the chain in use, one entry for each number of sets. */
+  setChoices() {
+    const { chain, layer, head, chosen, weights } = this.state;
+    if (chain === "head") return this.headSets[layer][head];
+    const usual = this.initial();
+    const isUsual = weights === usual.weights && chosen.size === usual.chosen.size &&
+      [...chosen].every((key) => usual.chosen.has(key));
+    return isUsual ? this.mixtureSets : [];
+  }
+
+  /** The sets on view; undefined where the chain in use has none. */
+  sets() {
+    const choices = this.setChoices();
+    return choices[Math.min(this.state.sets, choices.length - 1)];
   }
 
   set(changes) {

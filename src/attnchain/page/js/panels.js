@@ -51,13 +51,17 @@ function chainName(chain, { chain: kind, weights }, { heads, lambda2 }) {
     `${whole ? "" : "in "}${plural} ${runs(layers)}`;
 }
 
-/** Fills the legend: the colours, three ticks and the unit. */
-function showLegend({ scale: canvas, ticks, unit }, scale, table, n) {
+/** Paints the colours, from the lowest to the highest. */
+function paintScale(canvas, table) {
   const context = canvas.getContext("2d");
   table.forEach((colour, x) => {
     context.fillStyle = css(colour);
     context.fillRect(x, 0, 1, 1);
   });
+}
+
+/** Fills the legend: three ticks and the unit. */
+function showLegend({ ticks, unit }, scale, n) {
   ticks.replaceChildren(...[0, 0.5, 1].map((place) => {
     const value = valueAt(scale, place);
     const sign = place === 1 && scale.clipped ? "≥ " : place === 0 && value > 0 ? "≤ " : "";
@@ -76,7 +80,7 @@ function showSets(body, sets) {
     const chip = element("span", { className: "chip" }, String(set + 1));
     chip.style.background = css(SET_COLOURS[set]);
     chip.style.color = inkOn(SET_COLOURS[set]);
-    const percent = (x) => `${(100 * x).toFixed(1)} %`;
+    const percent = (x) => (x === null ? "–" : `${(100 * x).toFixed(1)} %`);
     return element("tr", {}, element("th", { scope: "row" }, chip),
       element("td", {}, percent(sets.prevalence[set])),
       element("td", {}, percent(sets.retention[set])), element("td", {}, String(size)));
@@ -99,8 +103,13 @@ function showRank(list, { change, bound, bounces }, { damping, direction }) {
     element("div", {}, element("dt", {}, term), element("dd", {}, value))));
 }
 
-/** Memberships of one number of sets: Float64Array (count * n), set by set. */
-function unpackMemberships({ memberships }) {
-  const bytes = Uint8Array.from(atob(memberships), (c) => c.charCodeAt(0));
-  return Float64Array.from(new Uint16Array(bytes.buffer), (x) => x / 65535);
+/** Sets with the set of each patch, and its membership in that set, as numbers. */
+function unpackSets(sets) {
+  const bytes = Uint8Array.from(atob(sets.memberships), (c) => c.charCodeAt(0));
+  return {
+    ...sets,
+    count: sets.prevalence.length,
+    labels: Array.from(sets.labels, Number),
+    memberships: Float64Array.from(new Uint16Array(bytes.buffer), (x) => x / 65535),
+  };
 }

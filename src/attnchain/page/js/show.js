@@ -1,10 +1,17 @@
 "use strict";
 // Everything on screen, from the state and the newest answer.
 
+const HINTS = {
+  bounces: "Click or tap a patch: its attention bounces on from there.",
+  rank: "Where a walker is in the long run, wherever it started: the stationary distribution.",
+  sets: "Groups of patches that attention rarely leaves. Point at or tap a patch for its set.",
+};
+
 function showPage(page) {
   const { state, stage, facts } = page;
   document.body.dataset.view = state.view;
   document.body.dataset.chain = state.chain;
+  id("hint").textContent = HINTS[state.view];
   showControls(page);
   stage.start = state.view === "bounces" ? state.start : null;
   stage.strength = state.strength;
@@ -17,8 +24,7 @@ function showPage(page) {
     if (values) {
       page.scale = scaleFor(values, state.scaleKind);
       stage.colours = Array.from(values, (x) => colourAt(page.table, page.scale.place(x)));
-      const legend = { scale: id("scale"), ticks: id("ticks"), unit: id("unit") };
-      showLegend(legend, page.scale, page.table, page.n);
+      showLegend({ ticks: id("ticks"), unit: id("unit") }, page.scale, page.n);
     }
     if (page.rank) showRank(id("rank-facts"), page.rank, state);
     if (state.view === "bounces" && values) showStrip(page);
@@ -32,19 +38,23 @@ function showPage(page) {
 }
 
 /** Puts the state into sliders, radios and their texts. */
-function showControls({ state, facts }) {
+function showControls(page) {
+  const { state, facts } = page;
   for (const name of ["view", "chain", "direction"]) {
     for (const radio of document.getElementsByName(name)) {
       radio.checked = radio.value === state[name];
     }
   }
+  const choices = page.setChoices();
+  id("count").max = Math.max(0, choices.length - 1);
+  id("count").disabled = choices.length < 2;
   const texts = {
     bounces: [state.bounce, state.bounce],
     damping: [state.damping, state.damping.toFixed(2)],
     layer: [state.layer, state.layer],
     head: [state.head, state.head],
     overlay: [Math.round(100 * state.strength), `${Math.round(100 * state.strength)} %`],
-    count: [state.sets, setCountText(facts, state.sets)],
+    count: [Math.max(0, choices.indexOf(page.sets())), setCountText(page)],
   };
   for (const [name, [value, text]] of Object.entries(texts)) {
     id(name).value = value;
@@ -55,37 +65,49 @@ function showControls({ state, facts }) {
   id("scale-kind").value = state.scaleKind;
 }
 
-function setCountText({ sets, proposedSets }, index) {
-  if (!sets.length) return "none";
-  const { count } = sets[index];
-  return `${count}${count === proposedSets ? " (largest gap)" : ""}`;
+function setCountText(page) {
+  const sets = page.sets();
+  if (!sets) return "none";
+  const isProposed = page.state.chain === "head" || sets.count === page.facts.proposedSets;
+  return `${sets.count}${isProposed ? " (largest gap)" : ""}`;
+}
+
+/** Why the chain in use has no sets. */
+function whyNoSets({ state, facts }) {
+  const none = "its chain is reducible, or no set could be told from the others.";
+  const usual = `the |λ₂|-weighted mixture of layers ${runs(facts.mixedLayers)}`;
+  if (state.chain === "head") {
+    return `No sets were found for layer ${state.layer}, head ${state.head}: ${none}`;
+  }
+  if (!facts.sets.length) return `No sets were found for ${usual}: ${none}`;
+  return `Sets were computed for ${usual}, and for every single head. There are none for ` +
+    "this mixture: choose Default heads or One head.";
 }
 
 /** Colours each patch by its set, paler where it belongs less clearly. */
-function showSetView({ state, stage, facts, memberships }) {
-  const layers = facts.mixedLayers;
-  const of = `|λ₂|-weighted mixture of layers ${runs(layers)}, undamped`;
-  const sets = facts.sets[state.sets];
+function showSetView(page) {
+  const { stage, facts } = page;
+  const sets = page.sets();
+  id("set-table").hidden = !sets;
   if (!sets) {
-    id("sets-help").textContent = `No sets were found: the ${of}, is reducible.`;
+    id("sets-help").textContent = whyNoSets(page);
     stage.colours = null;
     return;
   }
-  id("sets-help").textContent = `Of the ${of}. Prevalence: share of the stationary ` +
+  id("sets-help").textContent = "Of the undamped chain. Prevalence: share of the stationary " +
     "probability. Stays a bounce: probability not to leave within one bounce. Paler " +
     "patches belong to their set less clearly.";
   showSets(id("set-table").tBodies[0], sets);
-  const belongs = memberships[state.sets];
-  const n = sets.labels.length;
-  stage.colours = sets.labels.map((set, patch) => {
-    const share = Math.max(0, (belongs[set * n + patch] - 1 / sets.count) / (1 - 1 / sets.count));
+  const { labels, memberships, count } = sets;
+  stage.colours = labels.map((set, patch) => {
+    const share = Math.max(0, (memberships[patch] - 1 / count) / (1 - 1 / count));
     return SET_COLOURS[set].map((part) => Math.round(part + (255 - part) * 0.6 * (1 - share)));
   });
-  stage.labels = sets.prevalence.map((_, set) => {
-    const own = belongs.subarray(set * n, (set + 1) * n);
-    return { text: String(set + 1), patch: innermost(sets.labels, set, own, facts.columns),
-      colour: SET_COLOURS[set] };
-  });
+  stage.labels = [...new Set(labels)].map((set) => ({
+    text: String(set + 1),
+    patch: innermost(labels, set, memberships, facts.columns),
+    colour: SET_COLOURS[set],
+  }));
 }
 
 /** The patch of a set that is deepest inside it; of equals the surest member. */
@@ -149,15 +171,16 @@ function showReadout(page) {
 }
 
 /** A patch in words: {place, value, detail}; dashes where there is nothing to say. */
-function describePatch({ state, facts, memberships, n }, values, patch) {
+function describePatch(page, values, patch) {
+  const { state, facts, n } = page;
   if (patch === null) return { place: "", value: "–", detail: "" };
   const place = placeName(patch, facts.columns);
   if (values) {
     return { place, value: probability(values[patch]), detail: timesUniform(values[patch], n) };
   }
-  const sets = facts.sets[state.sets];
-  if (state.view !== "sets" || !sets) return { place, value: "…", detail: "" };
-  const set = sets.labels[patch];
-  const share = memberships[state.sets][set * n + patch];
-  return { place, value: `Set ${set + 1}`, detail: `membership ${share.toFixed(3)}` };
+  if (state.view !== "sets") return { place, value: "…", detail: "" };
+  const sets = page.sets();
+  if (!sets) return { place, value: "–", detail: "no sets" };
+  const membership = sets.memberships[patch].toFixed(3);
+  return { place, value: `Set ${sets.labels[patch] + 1}`, detail: `membership ${membership}` };
 }
