@@ -12,6 +12,7 @@ import attnchain.models
 from attnchain.errors import GridError, ImageError, ShapeError
 from attnchain.operators import as_transition
 from attnchain.tasks import segment, segment_names
+from attnchain.tasks.borders import object_mask
 from attnchain.testing.asserts import assert_distribution
 from attnchain.testing.models import vision
 
@@ -143,14 +144,21 @@ def test_the_foreground_is_one_region(model):
         assert result.labels.unique().tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("mode", ["point", "foreground"])
-def test_the_mask_is_cut_from_its_map_at_one_threshold(model, mode):
+def test_the_mask_of_a_point_is_cut_from_its_map_at_one_threshold(model):
     for seed in range(4):
         picture = tiny.picture(seed=seed)
-        result = segment(picture, model=model, size=64, **MODES[mode])
+        result = segment(picture, model=model, size=64, **MODES["point"])
         mask, soft = result.labels.numpy() == 1, result.maps[0].numpy()
         rim = ndimage.binary_dilation(mask) & ~mask
         assert soft[rim].max(initial=0) <= soft[mask].min()
+
+
+def test_the_foreground_is_cut_from_its_map_and_the_picture(model):
+    for seed in range(4):
+        picture = tiny.picture(seed=seed)
+        result = segment(picture, model=model, foreground=True, size=64)
+        expected = object_mask(result.maps[0], picture, patches=40)
+        assert torch.equal(result.labels == 1, expected)
 
 
 @pytest.mark.parametrize("mode", ["point", "foreground"])

@@ -14,7 +14,8 @@ from attnchain.evaluate.object_tables import object_figures, object_tables
 from attnchain.evaluate.protocol import Protocol, attempted
 from attnchain.evaluate.subject import Subject
 from attnchain.evaluate.table import Table
-from attnchain.tasks.maps import component, enlarge, otsu_threshold, unit_range
+from attnchain.tasks.borders import object_mask
+from attnchain.tasks.maps import enlarge, otsu_threshold, unit_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +60,7 @@ def object_scores(
         values = enlarge(attention.grid.to_map(values), **attention.size)
     soft = unit_range(values.float())
     every = soft > otsu_threshold(soft)
-    one = component(every, soft)
+    one = object_mask(soft, attention.picture, patches=attention.grid.n_patches)
     small, small_truth = _nearest(soft), _nearest(truth)
     return {
         "one_region": _counts(one, truth),

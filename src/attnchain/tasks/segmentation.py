@@ -15,6 +15,7 @@ from attnchain.markov import (
     metastable_sets,
     propagate,
 )
+from attnchain.tasks.borders import object_mask
 from attnchain.tasks.maps import component, enlarge, otsu_threshold, unit_range
 from attnchain.tasks.ranking import TokenRank, token_rank
 from attnchain.tasks.reading import PictureAttention, read_attention
@@ -213,8 +214,8 @@ def segment_foreground(
     """The main object: from where a few bounces lead to what the class token sees.
 
     $f = P^n c$ with c the class token's attention in the last layer read: the
-    expected class attention n bounces later. Otsu's threshold, then the connected
-    region of largest mass.
+    expected class attention n bounces later. Of this map `object_mask` takes one
+    region, its border moved to that of the picture.
 
     Args:
         attention: What `read_attention` returned.
@@ -237,7 +238,7 @@ def segment_foreground(
     for _ in range(bounces):
         seen = attention.chain.pull(seen)
     soft = _soft(attention, seen, bounces)
-    mask = component(soft > otsu_threshold(soft), soft)
+    mask = object_mask(soft, attention.picture, patches=attention.grid.n_patches)
     return _result(attention, "foreground", labels=mask, maps=soft[None], start=start)
 
 
