@@ -23,10 +23,11 @@ NAMES = {
         forward_backward lumped massive_tokens normalize_rows stored to_scipy
     """,
     "attnchain.markov": """
-        MetastableSets Outcome SecondEigenvalue Spectrum Stationary closed_classes
-        coarse_grained detailed_balance_error implied_timescale is_irreducible
-        is_reversible is_stochastic metastable_sets mix mixing_time preview propagate
-        relaxation_time second_eigenvalue spectral_gap spectrum stationary
+        LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum Stationary
+        closed_classes coarse_grained detailed_balance_error implied_timescale
+        is_irreducible is_reversible is_stochastic leading_subspaces metastable_sets
+        mix mixing_time preview propagate relaxation_time second_eigenvalue
+        spectral_gap spectrum stationary
     """,
     "attnchain.capturing": """
         AbstractRecord AttentionRecord AttentionSite CapturedAttention DenseRecord

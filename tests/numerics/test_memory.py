@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
 from tests.operators.builders import queries_and_keys
 
 from attnchain.errors import MaterializationWarning
+from attnchain.markov import second_eigenvalue, stationary
 from attnchain.operators import AttentionTransition, Damped, Power, fast_nystrom
 
 MEASURE = """
@@ -75,3 +77,12 @@ def test_a_dense_approximation_above_the_budget_warns(monkeypatch):
     monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
     with pytest.warns(MaterializationWarning, match="GiB"):
         small.to_dense()
+
+
+def test_few_states_are_no_dense_form_worth_a_warning(monkeypatch):
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "0")
+    chain = AttentionTransition(*queries_and_keys(64, 8), backend="tiled")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second_eigenvalue(chain)
+        stationary(Damped(chain, 0.99))

@@ -1,11 +1,13 @@
 """Every solver against a dense solve; certificates; restarts; hard chains."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.operators.builders import queries_and_keys
 
 from attnchain.markov import gmres, second_eigenvalue, spectrum, stationary
-from attnchain.markov.certified import outgoing
+from attnchain.markov.certified import incoming, outgoing
 from attnchain.operators import (
     AttentionTransition,
     ColumnNormalized,
@@ -116,3 +118,21 @@ def test_a_cycle_defeats_krylov_methods_and_is_solved_densely():
     n = 150
     cycle = DenseTransition(torch.eye(n, dtype=torch.float64).roll(1, 1))
     assert abs(float(second_eigenvalue(cycle).modulus) - 1) < 1e-9
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["incoming", "outgoing"])
+def test_a_recycled_subspace_solves_another_right_side_in_fewer_products(turned):
+    damped = Damped(sticky(dtype=torch.float64), 0.99)
+    equations, _ = outgoing(damped) if turned else incoming(damped)
+    first = gmres.minimise(equations, target=1e-5, max_iterations=200)
+    generator = torch.Generator().manual_seed(1)
+    n = equations.right.numel()
+    right = torch.randn(n, generator=generator, dtype=torch.float64) / n
+    other = replace(equations, right=right)
+    alone = gmres.minimise(other, target=1e-10, max_iterations=200)
+    after = gmres.minimise(other, target=1e-10, max_iterations=200, after=first.cycle)
+    again = gmres.minimise(other, target=1e-10, max_iterations=200, after=after.cycle)
+    exact = torch.linalg.solve(other.matrix(), right)
+    for found in (alone, after, again):
+        assert float((found.x - exact).abs().sum()) < 1e-7
+    assert again.products < after.products < alone.products

@@ -12,6 +12,7 @@ from attnchain.markov.mixing import mix
 from attnchain.markov.preview import preview
 from attnchain.markov.propagation import propagate
 from attnchain.markov.results import (
+    LeadingSubspaces,
     MetastableSets,
     Outcome,
     SecondEigenvalue,
@@ -27,8 +28,10 @@ from attnchain.markov.spectral import (
     spectrum,
 )
 from attnchain.markov.stationarity import stationary
+from attnchain.markov.subspaces import leading_subspaces
 
 __all__ = [
+    "LeadingSubspaces",
     "MetastableSets",
     "Outcome",
     "SecondEigenvalue",
@@ -41,6 +44,7 @@ __all__ = [
     "is_irreducible",
     "is_reversible",
     "is_stochastic",
+    "leading_subspaces",
     "metastable_sets",
     "mix",
     "mixing_time",

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from attnchain.operators import AbstractTransition, memory_budget
+from attnchain.operators import AbstractTransition, fits_budget
 
 Result = TypeVar("Result")
 
@@ -39,12 +39,18 @@ def for_each_chain(
 
 
 def _workers(transition: AbstractTransition, chains: int) -> int:
-    n = transition.n_states
-    if transition.device.type != "cpu" or n > SHARED_LIMIT:
+    n, device = transition.n_states, transition.device
+    workers = min(torch.get_num_threads(), chains)
+    if device.type != "cpu" or n > SHARED_LIMIT:
         return 1
-    matrix = n * n * (torch.float64.itemsize + torch.float32.itemsize)
-    fitting = memory_budget(transition.device) // matrix
-    return min(torch.get_num_threads(), chains, fitting)
+    while workers > 1 and not _fit(workers, n, device):
+        workers -= 1
+    return workers
+
+
+def _fit(workers: int, n: int, device: torch.device) -> bool:
+    """Whether each may keep a double and a single precision matrix."""
+    return fits_budget(torch.Size((2 * workers, n, n)), torch.float64, device)
 
 
 def _side_by_side(

@@ -155,7 +155,9 @@ class Cycle:
         m, c = self.size, self.offset
         rotation = np.eye(m + 1)
         for i, (cosine, sine) in enumerate(self.rotations):
-            rotation[i : i + 2] = [[cosine, sine], [-sine, cosine]] @ rotation[i : i + 2]
+            rotation[i : i + 2] = [[cosine, sine], [-sine, cosine]] @ rotation[
+                i : i + 2
+            ]
         krylov = self.basis[c : c + m + 1]
         directions = krylov[:m]
         if self.kept is not None:

@@ -3,7 +3,8 @@ r"""Leading invariant subspaces of one chain by a block Krylov-Schur method.
 The constant vector 1 is always a right eigenvector for the eigenvalue 1, so only the
 mean-zero part of P is iterated: $M z = P z - \overline{P z}$. In the orthonormal basis
 $[\mathbf 1 / \sqrt n, Q]$ the chain is block triangular, hence M has exactly the other
-eigenvalues of P, and its Schur vectors complete the constant one.
+eigenvalues of P, and its Schur vectors complete the constant one. The left
+eigenvectors of M are those of P, which sum to zero.
 """
 
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnchain.operators import AbstractTransition, DenseTransition
+from attnchain.operators import AbstractTransition, DenseTransition, Side
 
 BLOCK = 8
 """Vectors per product in tiles, where eight columns cost little more than one."""
 _MOST = 120
-"""Basis vectors kept before a restart."""
+"""Basis vectors kept before a restart, and more where more are wanted."""
 _DENSE_LIMIT = 512
 """Up to this many states, all eigenvalues at once are the way out."""
 
@@ -48,7 +49,11 @@ class InvariantSubspace:
 
 
 def leading_subspace(
-    chain: AbstractTransition, wanted: int, tolerance: float, max_products: int
+    chain: AbstractTransition,
+    wanted: int,
+    tolerance: float,
+    max_products: int,
+    side: Side = "pull",
 ) -> InvariantSubspace:
     """The `wanted` eigenvalues of largest modulus beside the 1, or one more.
 
@@ -61,6 +66,8 @@ def leading_subspace(
         wanted: Number of eigenvalues, less than n.
         tolerance: Residual norm to reach.
         max_products: Single-vector products to spend at most.
+        side: "pull" for the right invariant subspace, "push" for the left one, whose
+            vectors sum to zero.
 
     Returns:
         The subspace, with at least `wanted` vectors where n allows it.
@@ -70,14 +77,15 @@ def leading_subspace(
     """
     n = chain.n_states
     if n <= _MOST:
-        return _dense_subspace(chain)
+        return _dense_subspace(chain, side)
     # One vector finds a single eigenvalue in a third of the products, but would miss
     # the copies of a multiple one.
     one = wanted == 1 and isinstance(chain, DenseTransition)
-    space = _Krylov(chain, 1 if one else max(BLOCK, min(wanted, 2 * BLOCK)))
+    block = 1 if one else max(BLOCK, min(wanted, 2 * BLOCK))
+    space = _Krylov(chain, block, most=max(_MOST, wanted + BLOCK + 1 + 2 * block))
     check = 8.0  # a small Schur form costs as much as two products
     while True:
-        space.extend(chain)
+        space.extend(chain, side)
         if not space.full and space.products < min(check, max_products):
             continue
         check = 1.25 * space.products
@@ -89,15 +97,17 @@ def leading_subspace(
         if worst <= tolerance or space.products >= max_products:
             return order.leading(kept, space.basis, coupling, space.products)
         if n <= _DENSE_LIMIT and space.products >= 4 * n:
-            return _dense_subspace(chain)
+            return _dense_subspace(chain, side)
         if space.full:
             space.restart(order, order.closed_size(wanted + BLOCK))
 
 
-def _dense_subspace(chain: AbstractTransition) -> InvariantSubspace:
+def _dense_subspace(chain: AbstractTransition, side: Side) -> InvariantSubspace:
     """All of it at once, for few states."""
     n = chain.n_states
-    matrix = chain.to(torch.float64).to_dense()
+    exact = chain.to(torch.float64)
+    states = torch.eye(n, dtype=exact.dtype, device=exact.device)
+    matrix = exact.push(states) if side == "pull" else exact.pull(states)
     householder = torch.linalg.qr(
         torch.cat([torch.ones(n, 1), torch.eye(n)[:, : n - 1]], 1).to(matrix)
     ).Q[:, 1:]
@@ -114,18 +124,19 @@ class _Krylov:
     the first m columns of `matrix`.
     """
 
-    def __init__(self, chain: AbstractTransition, block: int) -> None:
+    def __init__(self, chain: AbstractTransition, block: int, most: int) -> None:
         n = chain.n_states
         generator = torch.Generator().manual_seed(0)
         random = torch.randn(block, n, generator=generator, dtype=torch.float64)
         like = {"dtype": chain.dtype, "device": chain.device}
-        self.rows = torch.empty(1 + _MOST + block, n, **like)
+        self.rows = torch.empty(1 + most + block, n, **like)
         self.rows[0] = n**-0.5
         self.rows[1 : 1 + block] = _orthonormal(
             (random - random.mean(-1, keepdim=True)).to(**like)
         )
-        self.matrix = np.zeros((_MOST + block, _MOST))
-        self.size, self.block, self.products = 0, block, 0
+        self.matrix = np.zeros((most + block, most))
+        self.block, self.most = block, most
+        self.size, self.products = 0, 0
 
     @property
     def basis(self) -> Tensor:
@@ -145,13 +156,13 @@ class _Krylov:
     @property
     def full(self) -> bool:
         """Whether there is no room for another block."""
-        return self.size + self.block > _MOST
+        return self.size + self.block > self.most
 
-    def extend(self, chain: AbstractTransition) -> None:
+    def extend(self, chain: AbstractTransition, side: Side) -> None:
         """One more block product, orthogonalised twice."""
         m, b = self.size, self.block
         known, new = self.rows[: 1 + m + b], slice(m, m + b)
-        image = chain.pull(known[-b:])
+        image = chain.pull(known[-b:]) if side == "pull" else chain.push(known[-b:])
         first = image @ known.T
         image.addmm_(first, known, alpha=-1)
         second = image @ known.T

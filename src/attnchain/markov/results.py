@@ -61,6 +61,34 @@ class Spectrum:
 
 
 @dataclass(frozen=True, eq=False)
+class LeadingSubspaces:
+    """The slowest modes beside the stationary one, from both sides, all in float64.
+
+    Attributes:
+        eigenvalues: The k of largest modulus beside the 1, `(*batch, k)`; of a complex
+            pair the one with positive imaginary part first.
+        right: Orthonormal basis of the right invariant subspace, constants left out,
+            one vector in each column, `(*batch, n, k)`.
+        left: Likewise of the left one; every column sums to zero.
+        backward_error: Certified: each eigenvalue is an exact one of a matrix that
+            differs from the chain by at most this, in the spectral norm, rounding
+            included, `(*batch, k)`.
+        condition: How many times more an eigenvalue moves than the matrix, to first
+            order: 1 over the cosine between its left and right vector, `(*batch, k)`.
+        error_estimate: The product of the two, `(*batch, k)`.
+        products: Products with P, counted in single vectors, `(*batch,)`.
+    """
+
+    eigenvalues: Complex[Tensor, "*batch k"]
+    right: Float[Tensor, "*batch n k"]
+    left: Float[Tensor, "*batch n k"]
+    backward_error: Float[Tensor, "*batch k"]
+    condition: Float[Tensor, "*batch k"]
+    error_estimate: Float[Tensor, "*batch k"]
+    products: Int[Tensor, "*batch"]
+
+
+@dataclass(frozen=True, eq=False)
 class SecondEigenvalue:
     """The eigenvalue of second largest modulus.
 

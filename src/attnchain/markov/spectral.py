@@ -185,9 +185,7 @@ def second_eigenvalue(
         >>> second_eigenvalue(two).modulus
         tensor(0.4000, dtype=torch.float64)
     """
-    parts = for_each_chain(
-        lambda chain: _second_of_chain(chain, tolerance), transition
-    )
+    parts = for_each_chain(lambda chain: _second_of_chain(chain, tolerance), transition)
     batch, device = transition.batch_shape, transition.device
     values, errors, products = zip(*parts, strict=True)
     value = torch.tensor(values, dtype=torch.complex128, device=device).view(batch)

@@ -203,9 +203,7 @@ def _refined(
             correction = Correction.prepare(equations, exact, options.solver)
         last = min(norm, last)
         budget = options.max_iterations - iterations
-        step, taken, correction = correction.solve(
-            equations, residual, target, budget
-        )
+        step, taken, correction = correction.solve(equations, residual, target, budget)
         x = (x + step.double()).clamp_min(0)
         iterations += taken
     return _Refined(x, residual, iterations, iterations + rounds, outcome)

@@ -20,7 +20,7 @@ from attnchain.operators.interop import (
 )
 from attnchain.operators.lumping import Lumped, farthest_points, lumped
 from attnchain.operators.masking import Sunk, blocked, massive_tokens
-from attnchain.operators.memory import fits_budget, memory_budget
+from attnchain.operators.memory import fits_budget
 from attnchain.operators.nystrom import FastNystrom, fast_nystrom
 from attnchain.operators.reversible import forward_backward
 from attnchain.operators.transform import (
@@ -53,7 +53,6 @@ __all__ = [
     "farthest_points",
     "fast_nystrom",
     "fits_budget",
-    "memory_budget",
     "forward_backward",
     "lumped",
     "massive_tokens",

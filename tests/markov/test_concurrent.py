@@ -1,0 +1,84 @@
+"""Chains solved side by side give what they give one after the other."""
+
+import threading
+
+import pytest
+import torch
+from tests.operators.builders import queries_and_keys
+
+from attnchain.errors import ConvergenceError
+from attnchain.markov import concurrent, second_eigenvalue, spectrum, stationary
+from attnchain.markov.concurrent import for_each_chain
+from attnchain.operators import AttentionTransition, Damped
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def heads(count=5, n=140):
+    return AttentionTransition(*queries_and_keys(count, n, 8))
+
+
+def names(chain):
+    return threading.current_thread().name, torch.get_num_threads()
+
+
+def test_small_chains_run_in_threads_of_their_own(two_threads):
+    found = for_each_chain(names, heads())
+    assert {threads for _, threads in found} == {1}
+    assert all(name.startswith("chain") for name, _ in found)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("reason", ["one thread", "one chain", "large", "memory"])
+def test_otherwise_the_caller_solves(reason, two_threads, monkeypatch):
+    if reason == "one thread":
+        torch.set_num_threads(1)
+    if reason == "large":
+        monkeypatch.setattr(concurrent, "SHARED_LIMIT", 139)
+    if reason == "memory":
+        monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", str(3 * 140 * 140 * 8))
+    found = for_each_chain(names, heads(1 if reason == "one chain" else 5))
+    assert {name for name, _ in found} == {threading.current_thread().name}
+
+
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda chain: stationary(Damped(chain, 0.9)).distribution,
+        lambda chain: second_eigenvalue(chain, tolerance=1e-8).modulus,
+        lambda chain: spectrum(chain, 3, tolerance=1e-8).eigenvalues.abs(),
+    ],
+    ids=["stationary", "second", "spectrum"],
+)
+def test_results_are_the_same_and_in_order(solve, two_threads):
+    chain = heads()
+    together = solve(chain)
+    torch.set_num_threads(1)
+    alone = torch.stack([solve(single) for single in chain.chains()])
+    assert torch.allclose(together.double(), alone.double(), atol=1e-6)
+
+
+def test_an_error_in_a_thread_reaches_the_caller(two_threads):
+    with pytest.raises(ConvergenceError):
+        spectrum(heads(), 20, tolerance=1e-12, max_products=8)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_the_gradient_mode_is_the_callers(mode, two_threads):
+    with mode():
+        expected = torch.is_grad_enabled()
+        found = for_each_chain(lambda _: torch.is_grad_enabled(), heads())
+    assert set(found) == {expected}
+
+
+def test_inference_mode_is_the_callers(two_threads):
+    with torch.inference_mode():
+        found = for_each_chain(lambda _: torch.is_inference_mode_enabled(), heads())
+        assert set(found) == {True}
+        assert float(stationary(Damped(heads(), 0.9)).error_bound.max()) <= 1e-6

@@ -1,0 +1,106 @@
+"""leading_subspaces: both sides, and a certificate that holds."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from tests.operators.builders import attention, queries_and_keys
+from tests.testing.known import KNOWN
+
+from attnchain import reference
+from attnchain.errors import NumericalWarning, ShapeError
+from attnchain.markov import leading_subspaces, second_eigenvalue
+from attnchain.operators import AttentionTransition, DenseTransition, as_transition
+from attnchain.testing import chains
+from attnchain.testing.strategies import stochastic_matrices
+
+
+def distance_to_singular(matrix, value):
+    """Spectral norm of the least change that makes `value` an eigenvalue of QPQ."""
+    n = len(matrix)
+    centre = np.eye(n) - 1 / n
+    shifted = centre @ matrix @ centre - value * np.eye(n)
+    return np.linalg.svd(shifted, compute_uv=False)[-1]
+
+
+@pytest.mark.filterwarnings("ignore::attnchain.errors.NumericalWarning")
+@given(stochastic_matrices(max_states=8).filter(lambda m: len(m) > 1))
+def test_every_eigenvalue_is_exact_for_a_chain_as_near_as_certified(matrix):
+    found = leading_subspaces(DenseTransition(matrix), len(matrix) - 1)
+    for value, error in zip(found.eigenvalues, found.backward_error, strict=True):
+        near = distance_to_singular(matrix.double().numpy(), complex(value))
+        assert near <= float(error) + 1e-15
+
+
+@pytest.mark.parametrize("backend", ["dense", "tiled"])
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-9])
+def test_iterated_eigenvalues_keep_their_estimate(backend, tolerance):
+    q, k = queries_and_keys(3, 200, 8)
+    chain = AttentionTransition(q, k, backend=backend)
+    _, twins = attention(q, k)
+    found = leading_subspaces(chain, 2, tolerance=tolerance)
+    assert float(found.error_estimate.max()) <= tolerance
+    for i, twin in enumerate(twins):
+        exact = reference.eigenvalues(twin)
+        for j in range(2):
+            value, told = complex(found.eigenvalues[i, j]), found.error_estimate[i, j]
+            assert abs(exact - value).min() <= float(told)
+            assert distance_to_singular(twin, value) <= found.backward_error[i, j]
+
+
+def test_both_bases_are_invariant():
+    known = chains.block_diagonal(4, 60, 0.02)
+    chain = as_transition(known.matrix)
+    found = leading_subspaces(chain, 3, tolerance=1e-10)
+    for basis, product in ((found.right, chain.pull), (found.left, chain.push)):
+        assert torch.allclose(basis.T @ basis, torch.eye(3).double(), atol=1e-10)
+        image = product(basis.T.contiguous())
+        image = image - image.mean(-1, keepdim=True)
+        rest = image - (image @ basis) @ basis.T
+        assert float(rest.norm()) < 1e-9
+    assert float(found.left.sum(0).abs().max()) < 1e-12
+    expected = known.eigenvalues[1:4].abs()
+    assert torch.allclose(found.eigenvalues.abs(), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [n for n in KNOWN if n != "one_state"])
+@pytest.mark.filterwarnings("ignore::attnchain.errors.NumericalWarning")
+def test_known_chains(name):
+    known = KNOWN[name]
+    if len(known.matrix) < 2:
+        pytest.skip("a single state has no other eigenvalue")
+    found = leading_subspaces(as_transition(known.matrix))
+    error = abs(float(found.eigenvalues[0].abs()) - float(known.eigenvalues[1].abs()))
+    assert error <= float(found.error_estimate[0]) + 1e-12
+
+
+def test_a_steep_drift_is_not_claimed_to_be_known():
+    # Its second eigenvalue is nearly defective: 4e12 times worse than the matrix.
+    known = chains.birth_death(200, 0.3, 0.2)
+    with pytest.warns(NumericalWarning, match="ill-conditioned"):
+        found = leading_subspaces(as_transition(known.matrix))
+    error = abs(float(found.eigenvalues[0].abs()) - float(known.eigenvalues[1].abs()))
+    assert error <= float(found.error_estimate[0])
+    assert float(found.condition[0]) > 1e6
+    assert float(found.backward_error[0]) < 1e-3
+
+
+def test_a_batch_is_solved_chain_by_chain():
+    chain = AttentionTransition(*queries_and_keys(2, 3, 50, 8))
+    found = leading_subspaces(chain, 2)
+    assert found.eigenvalues.shape == (2, 3, 2)
+    assert found.left.shape == found.right.shape == (2, 3, 50, 2)
+    moduli = second_eigenvalue(chain).modulus.double()
+    assert torch.allclose(found.eigenvalues[..., 0].abs(), moduli, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [0, 3, 1.5])
+def test_impossible_numbers_of_eigenvalues_are_refused(k):
+    chain = DenseTransition(torch.full((3, 3), 1 / 3))
+    with pytest.raises(ShapeError, match=r"1\.\.2"):
+        leading_subspaces(chain, k)
+
+
+def test_the_tolerance_must_be_positive():
+    with pytest.raises(ShapeError, match="tolerance"):
+        leading_subspaces(DenseTransition(torch.full((3, 3), 1 / 3)), tolerance=0)
