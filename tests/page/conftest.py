@@ -112,7 +112,7 @@ def open_page(chromium):
 
 def settle(page):
     """Waits until the page shows the newest answer."""
-    page.locator('#view[aria-busy="false"]').wait_for()
+    page.locator('#view[aria-busy="false"]').wait_for(state="attached")
 
 
 @pytest.fixture(name="settle")

@@ -158,7 +158,7 @@ def _codes(vectors: Tensor, steps: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return codes.T.to(torch.int32).numpy(), steps.numpy()
 
 
-def pack_heads(heads: list[StoredHead]) -> bytes:
+def pack_heads(heads: list[StoredHead], columns: int) -> bytes:
     """Packs the heads of one layer as deflated bytes, little-endian.
 
     First the float32 steps, for each head those of the queries, then of the keys; then
@@ -166,7 +166,11 @@ def pack_heads(heads: list[StoredHead]) -> bytes:
     more than the number b of low bits split off, so that the rest fits HIGH_BITS. Then
     for each head the low parts of its components, eight bits a plane and the lowest
     first, and after them the high parts; both in order of components, queries before
-    keys.
+    keys. What is split are the codes less a quarter of their two neighbours' sum.
+
+    Args:
+        heads: What `store_heads` returned.
+        columns: Patches in a row of the picture.
     """
     steps = b"".join(
         side.astype("<f4").tobytes()
@@ -175,18 +179,28 @@ def pack_heads(heads: list[StoredHead]) -> bytes:
     )
     splits, planes = b"", b""
     for head in heads:
-        head_splits, head_planes = _planes(head)
+        head_splits, head_planes = _planes(
+            _differences(head.q_codes, columns), _differences(head.k_codes, columns)
+        )
         splits, planes = splits + head_splits, planes + head_planes
     # Huffman codes only, in short blocks: nothing repeats, and the planes differ.
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 6, zlib.Z_HUFFMAN_ONLY)
     return deflate.compress(steps + splits + planes) + deflate.flush()
 
 
-def _planes(head: StoredHead) -> tuple[bytes, bytes]:
-    splits = np.stack([_splits(head.q_codes), _splits(head.k_codes)])
+def _differences(codes: np.ndarray, columns: int) -> np.ndarray:
+    """Codes less a quarter of the sum of the codes before and above, rounded down."""
+    near = np.zeros_like(codes)
+    near[:, 1:] += codes[:, :-1]
+    near[:, columns:] += codes[:, :-columns]
+    return codes - (near >> 2)
+
+
+def _planes(q_codes: np.ndarray, k_codes: np.ndarray) -> tuple[bytes, bytes]:
+    splits = np.stack([_splits(q_codes), _splits(k_codes)])
     low, high = [], []
-    for component in range(head.q_codes.shape[0]):
-        for side, codes in enumerate((head.q_codes, head.k_codes)):
+    for component in range(len(q_codes)):
+        for side, codes in enumerate((q_codes, k_codes)):
             row, bits = codes[component], int(splits[side, component]) - 1
             for shift in range(0, bits, 8):
                 part = row & ((1 << bits) - 1)

@@ -86,7 +86,7 @@ def page_html(data: PageData, *, more: str = "") -> str:
         facts=_json(_facts(data, error)),
         layers="\n".join(
             f'<script type="application/octet-stream" class="layer">'
-            f"{text_of(pack_heads(heads))}</script>"
+            f"{text_of(pack_heads(heads, data.grid.columns))}</script>"
             for heads in stored
         ),
         scripts=script_elements(SCRIPTS),

@@ -2,7 +2,7 @@
 // Chains from stored queries and keys, and walks on them. Used inside the worker.
 
 /** Inflates one layer and returns its heads: {q, k}, one row for each component. */
-async function unpackLayer(text, { heads, width, states }) {
+async function unpackLayer(text, { heads, width, columns, states }) {
   const stream = new Blob([bytesOf(text)]).stream()
     .pipeThrough(new DecompressionStream("deflate-raw"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
@@ -12,7 +12,7 @@ async function unpackLayer(text, { heads, width, states }) {
   return Array.from({ length: heads }, (_, head) => {
     const first = head * 2 * width;
     const own = splits.subarray(first, first + 2 * width);
-    const unpacked = unpackHead(bytes, offset, own, steps.subarray(first), states);
+    const unpacked = unpackHead(bytes, offset, own, steps.subarray(first), { columns, n: states });
     offset = unpacked.end;
     return unpacked;
   });
@@ -35,11 +35,12 @@ function bytesOf(text) {
 }
 
 /** One head from its planes: all low parts, eight bits a plane, then all high parts. */
-function unpackHead(bytes, offset, splits, steps, n) {
+function unpackHead(bytes, offset, splits, steps, { columns, n }) {
   const d = splits.length / 2;
   const lowPlanes = splits.reduce((sum, split) => sum + Math.ceil(Math.max(0, split - 1) / 8), 0);
   const sides = [new Float32Array(d * n), new Float32Array(d * n)];
   const high = new Int8Array(bytes.buffer);
+  const codes = new Int32Array(n);
   let low = offset;
   let next = offset + lowPlanes * n;
   let rank = 0;
@@ -48,18 +49,25 @@ function unpackHead(bytes, offset, splits, steps, n) {
       const bits = splits[side * d + c] - 1;
       if (bits < 0) continue;
       rank = c + 1;
-      const row = sides[side].subarray(c * n, (c + 1) * n);
-      for (let i = 0; i < n; i++) row[i] = high[next + i] * 2 ** bits;
+      for (let i = 0; i < n; i++) codes[i] = high[next + i] << bits;
       next += n;
       for (let shift = 0; shift < bits; shift += 8) {
-        for (let i = 0; i < n; i++) row[i] += bytes[low + i] * 2 ** shift;
+        for (let i = 0; i < n; i++) codes[i] += bytes[low + i] << shift;
         low += n;
       }
+      addNeighbours(codes, columns);
       const step = steps[side * d + c];
-      for (let i = 0; i < n; i++) row[i] *= step;
+      for (let i = 0; i < n; i++) sides[side][c * n + i] = step * codes[i];
     }
   }
   return { q: sides[0], k: sides[1], rank, end: next };
+}
+
+/** Adds a quarter of the codes before and above, from which each code was stored. */
+function addNeighbours(codes, columns) {
+  for (let i = 1; i < codes.length; i++) {
+    codes[i] += (codes[i - 1] + (i < columns ? 0 : codes[i - columns])) >> 2;
+  }
 }
 
 /** Adds weight * softmax(Q Kᵀ) to the matrix (row by row, n * n). */

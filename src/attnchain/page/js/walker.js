@@ -26,7 +26,7 @@ class Walker {
     for (const element of elements) element.remove();
     const { heads, width, rows, columns } = facts;
     this.worker.postMessage(
-      { kind: "setup", layers, heads, width, states: rows * columns },
+      { kind: "setup", layers, heads, width, columns, states: rows * columns },
     );
   }
 
