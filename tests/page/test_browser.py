@@ -315,9 +315,9 @@ def test_the_last_head_of_a_mixture_stays(seen, settle):
 
 def test_the_heat_map_is_steered_by_keys(seen, settle):
     page = seen.page
-    choose(page, "chain", "head")
+    one_head(page, settle, 2, 0)
     page.locator('#heat .cell[tabindex="0"]').focus()
-    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowUp", "Enter"):
+    for key in ("ArrowDown", "ArrowRight", "ArrowUp", "ArrowUp", "Enter"):
         page.keyboard.press(key)
     settle(page)
     assert pressed(page) == [(1, 1)]

@@ -75,6 +75,11 @@ def test_text_cannot_leave_its_place(data):
     assert json.loads(facts[1])["title"] == data.title
 
 
+def test_only_a_served_page_may_connect(data):
+    assert "connect-src" not in page_html(data)
+    assert "connect-src 'self'" in page_html(data, served=True)
+
+
 def test_the_file_names_no_address(page_file):
     text = re.sub(r"base64,[\w+/=]+", "", page_file.read_text("utf-8"))
     text = re.sub(r'(class="layer">)[^<]+', r"\1", text)

@@ -57,7 +57,7 @@ def page_server(
 
     def make_page(picture: Path, title: str) -> str:
         data = collect(model, read_picture(picture), title=title)
-        return page_html(data, more='<p><a href="/">Another picture</a></p>')
+        return page_html(data, served=True)
 
     with tempfile.TemporaryDirectory(
         prefix="attnchain-", ignore_cleanup_errors=True

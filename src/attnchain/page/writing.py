@@ -65,23 +65,24 @@ def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
     return file
 
 
-def page_html(data: PageData, *, more: str = "") -> str:
+def page_html(data: PageData, *, served: bool = False) -> str:
     """Return the page as text.
 
     Args:
         data: What `collect` returned.
-        more: HTML that is put under the heading.
+        served: It comes from `attnchain serve` and takes the next picture.
     """
+    scripts = (*SCRIPTS, "drop") if served else SCRIPTS
     stored = [store_heads(layer) for layer in data.layers]
     error = max(head.error for heads in stored for head in heads)
     style = asset("page.css")
     return Template(asset("template.html")).substitute(
-        policy=policy(SCRIPTS, style),
+        policy=policy(scripts, style, more="connect-src 'self'" if served else ""),
         style=style,
         title=html.escape(data.title),
         model=html.escape(data.model),
         note=html.escape(data.note),
-        more=more,
+        next=asset("next.html") if served else "",
         picture=_picture(data),
         facts=_json(_facts(data, error)),
         layers="\n".join(
@@ -89,7 +90,7 @@ def page_html(data: PageData, *, more: str = "") -> str:
             f"{text_of(pack_heads(heads, data.grid.columns))}</script>"
             for heads in stored
         ),
-        scripts=script_elements(SCRIPTS),
+        scripts=script_elements(scripts),
     )
 
 

@@ -1,9 +1,9 @@
 "use strict";
-// The start page of `attnchain serve`: sends one picture and opens its page.
+// On the pages of `attnchain serve`: sends one picture and opens its page.
 
 const zone = document.getElementById("drop");
 const chooser = document.getElementById("file");
-const said = document.getElementById("said");
+const said = document.getElementById("dropped");
 
 async function send(file) {
   if (!file || chooser.disabled) return;

@@ -62,12 +62,15 @@ class HeadTable {
     this.cells[this.place[0]][this.place[1]].focus();
   }
 
-  /** Frames the cells in use, given as `isUsed(layer, head)`. */
+  /** Frames the cells in use, given as `isUsed(layer, head)`; Tab reaches one of them. */
   show(isUsed) {
+    const used = [];
     this.cells.forEach((row, layer) => row.forEach((cell, head) => {
       cell.setAttribute("aria-pressed", String(isUsed(layer, head)));
+      if (isUsed(layer, head)) used.push([layer, head]);
     }));
-    this.focusable(...this.place);
+    const stays = isUsed(...this.place) || this.table.contains(document.activeElement);
+    this.focusable(...(stays ? this.place : used[0]));
   }
 }
 
