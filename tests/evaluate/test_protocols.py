@@ -149,7 +149,7 @@ def test_methods_without_the_last_layer_and_the_ablation(model):
     scores = {m.name: {"one_region_iou": len(m.name) / 100} for m in methods}
     found = ablation(methods, [{"picture": "a", "scores": scores}])
     assert found["multi-bounce, uniform heads", "0-1"].keys() == set(range(1, 11))
-    assert not any("sweep" in family for family, _ in found)
+    assert not any("gated" in family for family, _ in found)
 
 
 def test_settings_are_chosen_in_each_family():

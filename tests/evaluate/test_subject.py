@@ -75,35 +75,41 @@ def test_a_model_without_layers_is_refused():
         watched_layers(nn.Linear(2, 2)).__enter__()
 
 
-def test_the_sweep_cut_separates_two_blocks(subject):
-    """On a chain of two blocks; found by trying every threshold."""
-    n, first = 40, 14
-    draw = torch.Generator().manual_seed(0)
-    block = (torch.arange(n) < first).float()
-    matrix = torch.rand(n, n, generator=draw) + 30 * block[:, None] * block
-    matrix += 30 * (1 - block[:, None]) * (1 - block)
-    matrix /= matrix.sum(1, keepdim=True)
-    score = block + 0.8 * torch.rand(n, generator=draw)
-    held = _Held(matrix)
-    found = objects.sweep_cut(held, layers=(0,), weights="uniform", score=score)
-    retention = {}
-    for level in score.sort().values[1:]:
-        side = score >= level
-        inside = matrix[side][:, side].sum() / side.sum()
-        retention[level] = inside + matrix[~side][:, ~side].sum() / (~side).sum()
-    best = max(retention, key=lambda level: float(retention[level]))
-    assert torch.equal(found.bool(), score >= best)
-    assert torch.equal(found, block)
+GATE = {"layers": (0, 1), "weights": "lambda2", "features": 0}
 
 
-class _Held:
-    """A subject whose chain is given."""
+def gated_matrix(subject):
+    """The gated chain by its formula, in float64."""
+    unit = subject.features[0].double()
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    matrix = subject.chain((0, 1), "lambda2").matrix.double()
+    matrix = matrix * (unit @ unit.T - 0.3).clamp_min(0)
+    return matrix / matrix.sum(1, keepdim=True)
 
-    def __init__(self, matrix):
-        self.matrix = matrix
 
-    def chain(self, layers, weights):
-        return self
+def test_gated_bounces_walk_between_like_features(subject):
+    seen = subject.class_row(1).double()
+    for _ in range(3):
+        seen = gated_matrix(subject) @ seen
+    found = objects.gated_bounces(subject, bounces=3, **GATE)
+    torch.testing.assert_close(found.double(), seen, atol=1e-6, rtol=1e-4)
+
+
+def test_eigenvectors_rise_with_what_the_class_token_sees(subject):
+    """Each stays what it is under the chain, times the second eigenvalue."""
+    plain = subject.chain((0, 1), "lambda2").matrix.double()
+    slow = objects.second_eigenvector(subject, layers=(0, 1), weights="lambda2")
+    gated = objects.gated_eigenvector(subject, **GATE)
+    for matrix, found in ((plain, slow), (gated_matrix(subject), gated)):
+        values = torch.linalg.eigvals(matrix)
+        second = values[values.abs().argsort(descending=True)[1]]
+        if abs(float(second.imag)) < 1e-9:
+            stepped = matrix @ found.double()
+            middle = found.double() * float(second.real)
+            shift = (stepped - middle).mean()
+            assert float((stepped - middle - shift).norm() / stepped.norm()) < 1e-2
+        seen = subject.class_row(1)
+        assert float((found - found.mean()) @ (seen - seen.mean())) >= 0
 
 
 def test_rollout_is_the_product_of_lazy_layers_with_a_class_token(subject):

@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy import optimize
 
 from attnchain.errors import NotStochasticError, ShapeError
 from attnchain.operators import as_transition
-from attnchain.tasks.refinement import entropy_reduced, guided_filter, refine_map
+from attnchain.tasks.refinement import (
+    entropy_reduced,
+    gated,
+    guided_filter,
+    refine_map,
+)
 from attnchain.testing import assert_stochastic
 
 ROOTS = {0.002: 0.0039, 0.015: 0.0192, 0.1: 0.0713, 0.2: 0.1071}
@@ -54,6 +61,42 @@ def test_kept_steps_follow_the_formula():
     reduced = entropy_reduced(chain, 0.1)
     assert_stochastic(reduced)
     torch.testing.assert_close(reduced.to_dense(), expected)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), threshold=st.floats(-1, 0.9), n=st.integers(2, 9))
+def test_a_gated_chain_steps_between_like_tokens(seed, threshold, n):
+    chain = random_chain(n, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    found = gated(chain, features, threshold)
+    assert_stochastic(found)
+    for i in range(n):
+        row = torch.zeros(n, dtype=torch.float64)
+        for j in range(n):
+            norms = features[i].norm() * features[j].norm()
+            cosine = float(features[i] @ features[j] / norms)
+            row[j] = chain.to_dense()[i, j] * max(cosine - threshold, 0)
+        torch.testing.assert_close(found.to_dense()[i], row / row.sum())
+
+
+def test_equal_features_gate_nothing():
+    chain = random_chain()
+    found = gated(chain, torch.ones(30, 2), 0.5).to_dense()
+    torch.testing.assert_close(found, chain.to_dense())
+
+
+def test_gates_that_fit_no_chain_are_refused():
+    chain = random_chain(3)
+    features = torch.eye(3)
+    for wrong in ((features[:2], 0.3), (features, 1), (features, -2)):
+        with pytest.raises(ShapeError, match="a row of features for each"):
+            gated(chain, *wrong)
+
+
+def test_a_token_without_steps_left_stays_in_place():
+    swapping = as_transition(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    assert torch.equal(gated(swapping, torch.eye(2)).to_dense(), torch.eye(2))
 
 
 def test_rows_become_more_certain():

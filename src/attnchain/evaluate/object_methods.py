@@ -19,14 +19,15 @@ def object_methods(depth: int) -> list[Method]:
     """All methods and settings for a model with that many layers."""
     late = (depth - 2, depth - 1)
     methods = [Method("default", "default", late, objects.default)]
-    for last in (True, False):
-        every = late_sets(depth, last=last)
-        for layers in every:
-            methods += _bounces(layers, MOST_BOUNCES if layers == late else 3)
-        for layers in every[1:] if last else (*every[::2], every[-1]):
-            methods += _spectral(layers)
-            methods += _attention(layers)
-            methods += [] if last else _swept(layers)
+    with_last = late_sets(depth, last=True)[:3]
+    below = late_sets(depth, last=False)[:2]
+    for layers in (*with_last, *below):
+        methods += _bounces(layers, MOST_BOUNCES if layers == late else 3)
+    for layers in (*with_last[1:], *below):
+        methods += _gated(layers, features=max(depth - 2, 0))
+        methods += _attention(layers)
+    for layers in (*with_last[1:2], *below[:1]):
+        methods += _spectral(layers, features=max(depth - 2, 0))
     methods += _layerwise(depth)
     every_layer = tuple(range(depth))
     family = "attention rollout"
@@ -41,23 +42,29 @@ def _bounces(layers: Layers, most: int) -> Iterator[Method]:
             yield Method(f"{family}, {named(layers)}, n = {n}", family, layers, run)
 
 
-def _spectral(layers: Layers) -> Iterator[Method]:
+def _gated(layers: Layers, *, features: int) -> Iterator[Method]:
+    """Steps gated by the features that the last layer reads."""
+    gate = {"layers": layers, "weights": "lambda2", "features": features}
+    for n in (5, 10, 20):
+        run = partial(objects.gated_bounces, bounces=n, **gate)
+        family = "multi-bounce, gated by features"
+        yield Method(f"{family}, {named(layers)}, n = {n}", family, layers, run)
+
+
+def _spectral(layers: Layers, *, features: int) -> Iterator[Method]:
     for weights, label in _WEIGHTS:
         run = partial(objects.second_eigenvector, layers=layers, weights=weights)
         family = "second right eigenvector"
         yield Method(f"{family}, {named(layers)}, {label}", family, layers, run)
-    run = partial(objects.out_and_back, layers=layers, weights="lambda2")
-    family = "out and back from the class token's view"
-    yield Method(f"{family}, {named(layers)}", family, layers, run)
-    family = "metastable sets the class token sees"
-    run = partial(objects.metastable, layers=layers)
+    gate = {"layers": layers, "weights": "lambda2", "features": features}
+    run = partial(objects.gated_eigenvector, **gate)
+    family = "second right eigenvector, gated by features"
     yield Method(f"{family}, {named(layers)}", family, layers, run)
 
 
 def _attention(layers: Layers) -> Iterator[Method]:
     runs = {
-        "TokenRank, incoming": partial(objects.ranked, direction="incoming"),
-        "TokenRank, outgoing": partial(objects.ranked, direction="outgoing"),
+        "TokenRank, incoming": objects.ranked,
         "column sum": objects.column_sum,
         "single bounce, row select": partial(objects.selected, column=False),
         "single bounce, column select": partial(objects.selected, column=True),
@@ -67,29 +74,11 @@ def _attention(layers: Layers) -> Iterator[Method]:
         yield Method(f"{family}, {named(layers)}", family, layers, method)
 
 
-def _swept(layers: Layers) -> Iterator[Method]:
-    for family, run in (
-        ("multi-bounce, n = 2, sweep cut", partial(objects.bounced, bounces=2)),
-        ("out and back, sweep cut", objects.out_and_back),
-        ("second right eigenvector, sweep cut", objects.second_eigenvector),
-        ("second right eigenvector, out and back, sweep cut", _BOTH_WAYS),
-    ):
-        cut = partial(objects.swept, layers=layers, run=run)
-        yield Method(f"{family}, {named(layers)}", family, layers, cut)
-    family = "second right eigenvector, out and back"
-    run = partial(_BOTH_WAYS, layers=layers, weights="uniform")
-    yield Method(f"{family}, {named(layers)}", family, layers, run)
-
-
-_BOTH_WAYS = partial(objects.second_eigenvector, both_ways=True)
-
-
 def _layerwise(depth: int) -> Iterator[Method]:
-    """Methods that read one layer: the last four, the cheap ones the last six."""
-    for layer in range(max(depth - 6, 0), depth):
-        late = layer >= depth - 4
-        for family, (every, variants) in _LAYERWISE.items():
-            for label, run in variants.items() if late or every else ():
+    """Methods that read one layer: each of the last four."""
+    for layer in range(max(depth - 4, 0), depth):
+        for family, variants in _LAYERWISE.items():
+            for label, run in variants.items():
                 name = f"{family}, {layer}{label}"
                 yield Method(name, family, (layer,), partial(run, layer=layer))
 
@@ -99,17 +88,13 @@ def _by_edges(run: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     return {label: partial(run, threshold=level) for label, level in edges.items()}
 
 
-_LAYERWISE: dict[str, tuple[bool, dict[str, Callable[..., Any]]]] = {
-    "class-token attention": (True, {"": objects.class_attention}),
-    "TokenCut (features)": (
-        True,
-        _by_edges(partial(objects.cut_by_paper, of_keys=False)),
-    ),
-    "TokenCut (keys)": (False, _by_edges(partial(objects.cut_by_paper, of_keys=True))),
-    "normalised cut, class-token sign, Otsu": (True, _by_edges(objects.cut_signed)),
-    "recursive cut (DiffCut's)": (False, {"": objects.recursive_parts}),
-    "k-means on features": (
-        True,
-        {f", k = {k}": partial(objects.clustered, count=k) for k in (2, 4)},
-    ),
+_LAYERWISE: dict[str, dict[str, Callable[..., Any]]] = {
+    "class-token attention": {"": objects.class_attention},
+    "TokenCut (features)": _by_edges(partial(objects.cut_by_paper, of_keys=False)),
+    "TokenCut (keys)": _by_edges(partial(objects.cut_by_paper, of_keys=True)),
+    "normalised cut, class-token sign, Otsu": _by_edges(objects.cut_signed),
+    "recursive cut (DiffCut's)": {"": objects.recursive_parts},
+    "k-means on features": {
+        f", k = {k}": partial(objects.clustered, count=k) for k in (2, 4)
+    },
 }

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 ONE_REGION: Final = (
     "foreground, one region: the map of patches enlarged bilinearly to the picture, "
     "Otsu's threshold, and of the regions above it the one that carries most of the "
-    "map; the same for every method. IoU is the mean over pictures; mIoU is over the "
-    "pixels of all pictures. Settings chosen by class-mean mIoU on the choosing half"
+    "map; again above the next threshold where it reaches from the left edge to the "
+    "right one; its border walked to the edges of the picture. The same for every "
+    "method. IoU is the mean over pictures; mIoU is over the pixels of all pictures. "
+    "Settings chosen by class-mean mIoU on the choosing half"
 )
 ALL_REGIONS: Final = (
-    "foreground, all regions: as above, but every region above Otsu's threshold "
-    "counts; max-F has beta² = 0.3 and is the largest value of the mean F curve over "
-    "51 thresholds of the map. All pictures"
+    "foreground, all regions: the map enlarged as above, every region above Otsu's "
+    "threshold, no border walk; max-F has beta² = 0.3 and is the largest value of the "
+    "mean F curve over 51 thresholds of the map. All pictures"
 )
 CONCEPTS: Final = (
     "ConceptAttention's scoring (not its model, prompts or square resizing): map "
@@ -182,7 +184,7 @@ def ablation(
     found: dict[tuple[str, str], dict[int, float]] = {}
     for method in methods:
         name, _, bounces = method.name.rpartition(", n = ")
-        if not name or "sweep" in method.family:
+        if not name or "gated" in method.family:
             continue
         key = (method.family, named(method.layers))
         scores = of_method(records, method.name)

@@ -3,7 +3,7 @@
 Each gives a map: one value for each patch, or for each pixel, large on the object.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +18,10 @@ from attnchain.evaluate.cuts import (
     token_cut,
 )
 from attnchain.evaluate.subject import Layers, Subject, Weights
-from attnchain.markov import metastable_sets, spectrum
+from attnchain.markov import spectrum
+from attnchain.operators import DenseTransition
 from attnchain.tasks import DEFAULT_LAYERS, token_rank
+from attnchain.tasks.refinement import gated
 from attnchain.tasks.segmentation import segment_foreground
 
 Map = Float[Tensor, " n"]
@@ -38,26 +40,32 @@ def bounced(subject: Subject, *, layers: Layers, weights: Weights, bounces: int)
     return seen
 
 
-def out_and_back(subject: Subject, *, layers: Layers, weights: Weights) -> Map:
-    """S c with S one step out and one back."""
-    chain = subject.out_and_back(layers, weights)
-    return chain.pull(subject.class_row(layers[-1]))
+def gated_chain(
+    subject: Subject, *, layers: Layers, weights: Weights, features: int
+) -> DenseTransition:
+    """The chain of some layers, its steps counted by features after another one."""
+    key = ("gated", layers, weights, features)
+    chain = subject.chain(layers, weights)
+    return subject.once(key, gated, chain, subject.features[features])
 
 
-def second_eigenvector(
-    subject: Subject, *, layers: Layers, weights: Weights, both_ways: bool = False
-) -> Map:
-    """The slowest function of the chain, its sign set by the class token's view.
+def gated_bounces(subject: Subject, *, bounces: int, **gate: Any) -> Map:
+    """Multi-bounce attention in `gated_chain`; `gate` are its options."""
+    seen = subject.class_row(gate["layers"][-1])
+    for _ in range(bounces):
+        seen = gated_chain(subject, **gate).pull(seen)
+    return seen
 
-    Args:
-        subject: The picture.
-        layers: Layers to mix.
-        weights: How to mix them.
-        both_ways: Take the chain one step out and one back.
-    """
-    chain = (subject.out_and_back if both_ways else subject.chain)(layers, weights)
-    key = ("second", layers, weights, both_ways)
-    slowest = subject.once(key, lambda: spectrum(chain, 2).basis[:, 1])
+
+def gated_eigenvector(subject: Subject, **gate: Any) -> Map:
+    """The slowest function of `gated_chain`, its sign set by the class token's view."""
+    slowest = spectrum(gated_chain(subject, **gate), 2).basis[:, 1]
+    return signed(subject, slowest, gate["layers"][-1])
+
+
+def second_eigenvector(subject: Subject, *, layers: Layers, weights: Weights) -> Map:
+    """The slowest function of the chain, its sign set by the class token's view."""
+    slowest = spectrum(subject.chain(layers, weights), 2).basis[:, 1]
     return signed(subject, slowest, layers[-1])
 
 
@@ -66,33 +74,6 @@ def signed(subject: Subject, values: Map, layer: int) -> Map:
     seen = subject.class_row(layer)
     rising = (values - values.mean()) @ (seen - seen.mean()).to(values.dtype)
     return values.float() if rising >= 0 else -values.float()
-
-
-def sweep_cut(subject: Subject, *, layers: Layers, weights: Weights, score: Map) -> Map:
-    """The patches above the threshold where both sides keep most probability.
-
-    The sum of the two sides' retention under the uniform distribution is largest.
-    """
-    order = score.argsort(descending=True)
-    matrix = subject.chain(layers, weights).matrix[order][:, order]
-    inside = matrix.cumsum(0).cumsum(1)
-    n = len(order)
-    size = torch.arange(1, n)
-    kept = inside.diagonal()[:-1]
-    leaving = inside[:-1, -1] - kept
-    entering = inside[-1, :-1] - kept
-    rest = inside[-1, -1] - kept - leaving - entering
-    retention = kept / size + rest / (n - size)
-    few = n // 50
-    best = few + int(retention[few : n - 1 - few].argmax())
-    return torch.zeros(n).index_fill_(0, order[: best + 1], 1.0)
-
-
-def metastable(subject: Subject, *, layers: Layers) -> Map:
-    """Metastable sets the class token looks at more than on average."""
-    chain = subject.out_and_back(layers, "lambda2")
-    memberships = metastable_sets(chain).memberships
-    return seen_parts(subject, memberships.float(), layers[-1])
 
 
 def seen_parts(subject: Subject, memberships: Float[Tensor, "n m"], layer: int) -> Map:
@@ -107,11 +88,9 @@ def one_hot(labels: Int[Tensor, " n"]) -> Float[Tensor, "n m"]:
     return torch.nn.functional.one_hot(labels).float()
 
 
-def ranked(subject: Subject, *, layers: Layers, direction: str) -> Map:
-    """TokenRank at damping 0.99."""
-    chain = subject.chain(layers, "lambda2")
-    rank = token_rank(chain, direction=direction)  # pyright: ignore[reportArgumentType]
-    return rank.distribution.float()
+def ranked(subject: Subject, *, layers: Layers) -> Map:
+    """Incoming TokenRank at damping 0.99."""
+    return token_rank(subject.chain(layers, "lambda2")).distribution.float()
 
 
 def column_sum(subject: Subject, *, layers: Layers) -> Map:
@@ -178,9 +157,3 @@ def recursive_parts(subject: Subject, *, layer: int) -> Map:
 def clustered(subject: Subject, *, layer: int, count: int) -> Map:
     """Clusters of features the class token looks at more than on average."""
     return seen_parts(subject, one_hot(k_means(subject.features[layer], count)), layer)
-
-
-def swept(subject: Subject, *, run: Callable[..., Map], layers: Layers) -> Map:
-    """A map cut where the chain of uniform heads keeps most probability."""
-    score = run(subject, layers=layers, weights="uniform")
-    return sweep_cut(subject, layers=layers, weights="uniform", score=score)
