@@ -46,20 +46,28 @@ def test_kernels_in_the_interpreter():
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     ("dtype", "push", "columns", "mask", "width"),
-    [("fp32", True, 1, 0, 64), ("fp16", False, 64, 1, 64), ("bf16", True, 16, 2, 256)],
+    [
+        ("fp32", True, 1, 0, 64),
+        ("fp16", False, 64, 1, 64),
+        ("bf16", True, 16, 2, 256),
+        ("fp64", True, 1, 0, 64),
+        ("fp64", False, 16, 2, 128),
+    ],
 )
 def test_kernels_compile_for_a_gpu(capability, dtype, push, columns, mask, width):  # noqa: PLR0917
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from attnchain.operators.triton_kernels import _product_kernel
+    from attnchain.operators.triton_kernels import _product_kernel, block_size
 
+    given = {"fp64": torch.float64, "fp32": torch.float32}.get(dtype, torch.float16)
+    number = "fp64" if dtype == "fp64" else "fp32"
     pointers = {"query": dtype, "key": dtype, "mask": ("fp32", "u8", "fp32")[mask]}
-    pointers |= dict.fromkeys(("tops", "vectors", "result"), "fp32")
+    pointers |= dict.fromkeys(("tops", "vectors", "result"), number)
     signature = {name: "*" + kind for name, kind in pointers.items()}
     signature |= dict.fromkeys(("n", "d", "count", "mask_row", "mask_column"), "i32")
     fixed = {"PUSH": push, "MASK": mask, "CAUSAL": True, "WIDTH": width}
-    fixed |= {"COLUMNS": columns, "BLOCK": 64 if width <= 128 else 32}
+    fixed |= {"COLUMNS": columns, "BLOCK": block_size(width, given)}
     signature |= {"factor": "fp32"} | dict.fromkeys(fixed, "constexpr")
     source = ASTSource(fn=_product_kernel, signature=signature, constexprs=fixed)
     compiled = compile(source, target=GPUTarget("cuda", capability, 32))
@@ -97,17 +105,18 @@ def test_kernels_that_do_not_work_are_told_and_left_out():
     # Without the interpreter there is no driver for a CPU tensor: the probe fails.
     fused._works.cache_clear()
     with pytest.warns(NumericalWarning, match="using tiles"):
-        assert not fused._works(torch.device("cpu"))
+        assert not fused._works(torch.device("cpu"), torch.float32)
 
 
 def test_the_cpu_never_takes_the_kernels_by_itself():
-    assert not fused.prefers_fused(torch.device("cpu"))
+    assert not fused.prefers_fused(torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.gpu
-def test_kernels_on_a_gpu(heads):
-    q, k = (x.cuda() for x in heads)
-    v = torch.linspace(0, 1, 20).cuda()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_kernels_on_a_gpu(heads, dtype):
+    q, k = (x.to("cuda", dtype) for x in heads)
+    v = torch.linspace(0, 1, 20).to(q)
     found = AttentionTransition(q, k, backend="triton").push(v)
     expected = AttentionTransition(q, k, backend="tiled").push(v)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

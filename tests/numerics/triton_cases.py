@@ -35,27 +35,35 @@ def softmax(q, k, mask, causal):
 
 def check(q, k, mask, causal):
     n = len(q)
+    double = q.dtype == torch.float64
+    near = {"atol": 1e-14, "rtol": 1e-12} if double else {"atol": 1e-5, "rtol": 1e-4}
     matrix = softmax(q, k, mask, causal)
     head = FusedHead.prepare(q, k, mask=mask, causal=causal, scale=0.3)
     for count in (1, 3, 70):
-        v = torch.rand(count, n, generator=torch.Generator().manual_seed(2))
+        generator = torch.Generator().manual_seed(2)
+        v = torch.rand(count, n, generator=generator, dtype=q.dtype)
         pushed, pulled = v.double() @ matrix, v.double() @ matrix.T
         for side, exact in (("push", pushed), ("pull", pulled)):
             found = head.multiply(v, side).double()
-            torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(found, exact, **near)
     return head
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("kind", MASKS)
-def test_masks(causal, kind):
-    q, k = (x.float() for x in queries_and_keys(70, 16))
-    check(q, k, make_mask(kind, 70), causal)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_masks(causal, kind, dtype):
+    q, k = (x.to(dtype) for x in queries_and_keys(70, 16))
+    mask = make_mask(kind, 70)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(dtype)
+    check(q, k, mask, causal)
 
 
 @pytest.mark.parametrize(("n", "d"), [(1, 16), (37, 24), (130, 64), (40, 256)])
-def test_shapes(n, d):
-    q, k = (x.float() for x in queries_and_keys(n, d))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_shapes(n, d, dtype):
+    q, k = (x.to(dtype) for x in queries_and_keys(n, d))
     check(q, k, None, causal=False)
 
 

@@ -49,8 +49,7 @@ class AttentionTransition(AbstractTransition):
         mask: What each query may see, broadcastable to `(*batch, n, n)`: boolean
             (True = may attend) or additive. `(n,)` masks keys for all queries.
         causal: State i sees states 0..i only.
-        backend: "dense" stores the matrices, "tiled" and "triton" never do. The
-            kernels compute in float32; a float64 chain runs in tiles.
+        backend: "dense" stores the matrices, "tiled" and "triton" never do.
 
     Raises:
         ShapeError: The shapes differ (cross-attention is not a chain), the mask
@@ -272,9 +271,8 @@ class AttentionTransition(AbstractTransition):
     @property
     def _fused(self) -> bool:
         if self.backend == "triton":
-            return self.dtype == torch.float32
-        chosen = self.backend == "auto" and self.dtype == torch.float32
-        return chosen and prefers_fused(self.device)
+            return True
+        return self.backend == "auto" and prefers_fused(self.device, self.dtype)
 
 
 def _check_queries_and_keys(q: Tensor, k: Tensor) -> None:

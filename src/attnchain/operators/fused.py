@@ -10,7 +10,7 @@ import torch
 from attnchain.errors import MissingExtraError, NumericalWarning, ShapeError
 from attnchain.operators import tiles
 
-_PROBE_ERROR = 1e-4
+_PROBE_ERROR = {torch.float32: 1e-4, torch.float64: 1e-12}
 
 
 def check_fused(device: torch.device) -> None:
@@ -26,9 +26,10 @@ def check_fused(device: torch.device) -> None:
         raise ShapeError(message)
 
 
-def prefers_fused(device: torch.device) -> bool:
+def prefers_fused(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether backend="auto" takes the kernels: on CUDA, once they proved right."""
-    return device.type == "cuda" and find_spec("triton") is not None and _works(device)
+    cuda = device.type == "cuda" and find_spec("triton") is not None
+    return cuda and _works(device, dtype)
 
 
 def interpreting() -> bool:
@@ -37,13 +38,14 @@ def interpreting() -> bool:
 
 
 @cache
-def _works(device: torch.device) -> bool:
+def _works(device: torch.device, dtype: torch.dtype) -> bool:
     """Compiles the kernels once and compares them with tiles on a small chain."""
     from attnchain.operators.triton_kernels import FusedHead
 
-    query, key = torch.linspace(-1, 1, 2 * 40 * 16, device=device).view(2, 40, 16)
+    like = {"device": device, "dtype": dtype}
+    query, key = torch.linspace(-1, 1, 2 * 40 * 16, **like).view(2, 40, 16)
     scores = tiles.Scores(query * tiles.LOG2_E, key, None, causal=False)
-    vector = torch.linspace(0, 1, 40, device=device)[None]
+    vector = torch.linspace(0, 1, 40, **like)[None]
     expected = tiles.push(scores, tiles.row_sums(scores), vector)
     try:
         head = FusedHead.prepare(query, key, mask=None, causal=False, scale=1.0)
@@ -51,8 +53,11 @@ def _works(device: torch.device) -> bool:
         reason = f"their result is off by {error:.2g}"
     except (RuntimeError, ValueError, TypeError, OSError) as failure:
         error, reason = float("inf"), str(failure).partition("\n")[0]
-    if not error <= _PROBE_ERROR:
-        message = f"the Triton kernels do not work on {device} ({reason}); using tiles"
+    if not error <= _PROBE_ERROR[dtype]:
+        message = (
+            f"the Triton kernels do not work on {device} in {dtype} ({reason}); using "
+            "tiles"
+        )
         warnings.warn(message, NumericalWarning, stacklevel=2)
         return False
     return True

@@ -1,8 +1,10 @@
-"""Push and pull of softmax attention as fused Triton kernels, float32 accumulation.
+"""Push and pull of softmax attention as fused Triton kernels.
 
 The same two passes as `tiles`: row maxima and sums first, then products whose score
-tiles never leave the chip. Queries and keys are read in half precision where that
-holds their numbers exactly. Imported only when used, since Triton is optional.
+tiles never leave the chip. A float32 chain accumulates in float32, and its queries and
+keys are read in half precision where that holds their numbers exactly; a float64 chain,
+as certificates need it, is computed in float64 throughout. Imported only when used,
+since Triton is optional.
 """
 
 # Triton kernels take pointers and sizes by position, without annotations:
@@ -10,7 +12,7 @@ holds their numbers exactly. Imported only when used, since Triton is optional.
 # Where Triton is not installed its jitted functions look like plain ones to pyright.
 # pyright: reportArgumentType=false, reportMissingImports=false, reportIndexIssue=false
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +37,14 @@ def _rows(base, index, n, d, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def _dot(left, right):
+    """A matrix product as precise as its factors."""
+    if left.dtype == tl.float64:
+        return tl.dot(left, right, out_dtype=tl.float64)
+    return tl.dot(left, right, input_precision="tf32x3")
+
+
+@triton.jit
 def _scores(
     query,
     key,
@@ -49,7 +59,7 @@ def _scores(
     CAUSAL: tl.constexpr,
 ):
     """Base-2 scores of one tile; -inf where a query may not attend."""
-    scores = tl.dot(query, tl.trans(key), input_precision="tf32x3") * factor
+    scores = _dot(query, tl.trans(key)) * factor
     allowed = (i < n)[:, None] & (j < n)[None, :]
     if MASK > 0:
         rows = i.to(tl.int64) * mask_row
@@ -58,7 +68,8 @@ def _scores(
         if MASK == 1:
             allowed = allowed & (given != 0)
         else:
-            scores += given.to(tl.float32) * 1.4426950408889634
+            log2_e = tl.full([1, 1], 1.4426950408889634, scores.dtype)
+            scores += given.to(scores.dtype) * log2_e
     if CAUSAL:
         allowed = allowed & (j[None, :] <= i[:, None])
     return tl.where(allowed, scores, float("-inf"))
@@ -84,8 +95,9 @@ def _sums_kernel(
     first = tl.program_id(0) * BLOCK
     i = first + tl.arange(0, BLOCK)
     own = _rows(query, i, n, d, WIDTH)
-    top = tl.full([BLOCK], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
+    number = tops.dtype.element_ty
+    top = tl.full([BLOCK], float("-inf"), number)
+    total = tl.zeros([BLOCK], number)
     stop = tl.minimum(first + BLOCK, n) if CAUSAL else n
     for start in range(0, stop, BLOCK):
         j = start + tl.arange(0, BLOCK)
@@ -127,7 +139,7 @@ def _product_kernel(
     own = first + tl.arange(0, BLOCK)
     c = tl.arange(0, COLUMNS)
     row = _rows(key if PUSH else query, own, n, d, WIDTH)
-    summed = tl.zeros([COLUMNS, BLOCK], tl.float32)
+    summed = tl.zeros([COLUMNS, BLOCK], tops.dtype.element_ty)
     begin = first if PUSH and CAUSAL else 0
     stop = tl.minimum(first + BLOCK, n) if CAUSAL and not PUSH else n
     for start in range(begin, stop, BLOCK):
@@ -151,21 +163,21 @@ def _product_kernel(
         if COLUMNS == 1:
             summed += tl.sum(tl.trans(value) * chance, 0)[None, :]
         else:
-            summed += tl.dot(value, chance, input_precision="tf32x3")
+            summed += _dot(value, chance)
     place = result + c[:, None] * n + own[None, :]
     tl.store(place, summed, mask=(c < count)[:, None] & (own < n)[None, :])
 
 
 @dataclass(frozen=True)
 class FusedHead:
-    """One float32 chain whose products run in Triton.
+    """One chain whose products run in Triton.
 
     Attributes:
         query: (n, d), contiguous.
         key: (n, d), contiguous, of the same dtype.
         mask: None, or a boolean or additive mask of shape (1 or n, n).
         causal: Whether state i sees states 0..i only.
-        factor: Scale of the scores times log2(e).
+        factor: What scores still lack: scale and log2(e), or 1.
         sums: Row maxima and sums.
     """
 
@@ -187,22 +199,20 @@ class FusedHead:
         scale: float,
     ) -> "FusedHead":
         """Makes the pass that finds the row maxima and sums."""
-        query, key = _narrowed(query.contiguous(), key.contiguous())
-        empty = torch.empty(len(query), dtype=torch.float32, device=query.device)
+        empty = torch.empty(len(query), dtype=query.dtype, device=query.device)
+        query, key = query.contiguous(), key.contiguous()
+        factor = scale * LOG2_E
+        if query.dtype == torch.float32:
+            query, key = _narrowed(query, key)
+        else:  # Triton passes numbers in single precision
+            query, factor = query * factor, 1.0
         sums = Rows(empty, torch.empty_like(empty))
-        head = cls(query, key, mask, causal, scale * LOG2_E, sums)
+        head = cls(query, key, mask, causal, factor, sums)
         _sums_kernel[head.grid](
             query, key, *head.mask_start, sums.top, sums.total, **head.shared
         )
         # A score that is not a number shows in the total only.
-        return cls(
-            query,
-            key,
-            mask,
-            causal,
-            scale * LOG2_E,
-            Rows(sums.top + 0 * sums.total, sums.total),
-        )
+        return replace(head, sums=Rows(sums.top + 0 * sums.total, sums.total))
 
     def multiply(self, vectors: Tensor, side: Side) -> Tensor:
         """(r, n) vectors times P, or P times them."""
@@ -259,8 +269,13 @@ class FusedHead:
             "MASK": 0 if mask is None else 1 if mask.dtype == torch.bool else 2,
             "CAUSAL": self.causal,
             "WIDTH": width,
-            "BLOCK": 64 if width <= 128 else 32,
+            "BLOCK": block_size(width, self.query.dtype),
         }
+
+
+def block_size(width: int, dtype: torch.dtype) -> int:
+    """States in a block: as many as keep its tiles in shared memory and registers."""
+    return 64 if width * dtype.itemsize <= 512 else 32
 
 
 def _narrowed(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
