@@ -150,6 +150,14 @@ def test_a_large_picture_is_walked_on_at_a_smaller_size(monkeypatch):
     assert float(wrong.float().mean()) < 0.015
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_other_colour_modes_are_walked_on(mode):
+    picture = noise(30, 40).convert(mode)
+    mask = block(30, 40, (8, 20), (10, 30))
+    found = border_walk(mask, picture, reach=2)
+    assert torch.equal(found, border_walk(mask, picture.convert("RGB"), reach=2))
+
+
 @pytest.mark.parametrize(
     ("shape", "reach"), [((20, 31), 2.0), ((20, 30), 0.5), ((20, 30), float("nan"))]
 )

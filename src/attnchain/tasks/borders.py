@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.errors import ShapeError
+from attnchain.models.pictures import to_rgb
 from attnchain.tasks.maps import component, enlarge, object_region
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def border_walk(
 
     Raises:
         ShapeError: The mask has another size, or the reach is below one pixel.
+        ImageError: The picture's pixels have no defined range.
 
     Sources:
         Grady, Random walks for image segmentation, IEEE TPAMI 28 (2006), and its
@@ -81,13 +83,14 @@ def border_walk(
             f"pixel, but got {tuple(mask.shape)} and {reach!r}"
         )
         raise ShapeError(message)
+    picture = to_rgb(picture)
     if max(size) > LONGEST:
         return _on_smaller(mask, picture, reach)
     whole = mask.cpu().numpy()
     if whole.all() or not whole.any():
         return mask.float()
     window = _window(whole, int(10 * reach) + 1)
-    colours = np.asarray(picture.convert("RGB"))[window] / 255
+    colours = np.asarray(picture)[window] / 255
     found = whole.astype(np.float32)
     found[window] = _walked(whole[window], colours, reach)
     return torch.from_numpy(found).to(mask.device)
