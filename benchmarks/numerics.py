@@ -2,7 +2,7 @@
 
 Prints one table and writes it (CSV) with a picture of time and memory against n. Every
 measurement runs in a fresh process, so its peak memory is its own. The GPU column
-stays empty: no method is timed there yet.
+stays empty here: numerics_gpu.py measures there.
 """
 
 import argparse
