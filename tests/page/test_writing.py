@@ -110,6 +110,8 @@ def test_a_reducible_mixture_has_no_sets(data):
     apart = AttentionTransition(q, q, scale=1.0)
     assert _sets(mix(apart, "uniform")) == ((), None)
     assert _head_sets(apart) == (None,) * 3
+    nearly = AttentionTransition(q, q / 40, scale=1.0)
+    assert _head_sets(nearly) == (None,) * 3
     nothing = replace(data, sets=(), proposed_sets=None, head_sets=((None,) * 3,) * 5)
     assert '"headSets":[[null,null,null],' in page_html(nothing)
 

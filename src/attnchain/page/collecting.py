@@ -13,6 +13,7 @@ from attnchain.errors import (
     GridError,
     ReducibleChainError,
     ShapeError,
+    ToleranceError,
     UnsupportedModelError,
 )
 from attnchain.markov import MetastableSets, metastable_sets, mix, second_eigenvalue
@@ -35,6 +36,11 @@ MAX_NUMBERS = 9_600_000
 MAX_SETS = 8
 LAMBDA2_TOLERANCE = 3e-4
 SHOWN_SIDE = 1024
+NO_SETS = (
+    *(ReducibleChainError, ConvergenceError, ToleranceError, ShapeError),
+    torch.linalg.LinAlgError,
+)
+"""Reducible or nearly so, or every number of sets would split a complex pair."""
 
 
 def collect(
@@ -143,11 +149,11 @@ def _sets(
     """Sets for every number that splits no complex pair, and the number proposed."""
     try:
         proposed = metastable_sets(mixture, max_count=MAX_SETS).coarse.shape[0]
-    except (ReducibleChainError, ConvergenceError):
+    except NO_SETS:
         return (), None
     found = []
     for count in range(2, min(MAX_SETS, mixture.n_states) + 1):
-        with suppress(ShapeError, ConvergenceError):
+        with suppress(*NO_SETS):
             found.append(metastable_sets(mixture, count))
     return tuple(found), proposed
 
@@ -160,7 +166,7 @@ def _head_sets(layer: AttentionTransition) -> tuple[MetastableSets | None, ...]:
 def _own_sets(head: AbstractTransition) -> MetastableSets | None:
     try:
         return metastable_sets(head, max_count=MAX_SETS)
-    except (ReducibleChainError, ConvergenceError, ShapeError):
+    except NO_SETS:
         return None
 
 

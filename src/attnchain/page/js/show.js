@@ -74,7 +74,7 @@ function setCountText(page) {
 
 /** Why the chain in use has no sets. */
 function whyNoSets({ state, facts }) {
-  const none = "its chain is reducible, or no set could be told from the others.";
+  const none = "its chain is reducible or nearly so, or its sets could not be told apart.";
   const usual = `the |λ₂|-weighted mixture of layers ${runs(facts.mixedLayers)}`;
   if (state.chain === "head") {
     return `No sets were found for layer ${state.layer}, head ${state.head}: ${none}`;
