@@ -108,6 +108,22 @@ def test_kernels_that_do_not_work_are_told_and_left_out():
         assert not fused._works(torch.device("cpu"), torch.float32)
 
 
+@needs_triton
+def test_kernels_that_do_not_compile_are_told_and_left_out(monkeypatch):
+    from triton.runtime.errors import OutOfResources
+
+    from attnchain.operators.triton_kernels import FusedHead
+
+    def prepare(*_args, **_options):
+        raise OutOfResources(300_000, 200_000, "shared memory")
+
+    fused._works.cache_clear()
+    monkeypatch.setattr(FusedHead, "prepare", prepare)
+    with pytest.warns(NumericalWarning, match="shared memory"):
+        assert not fused._works(torch.device("cpu"), torch.float64)
+    fused._works.cache_clear()
+
+
 def test_the_cpu_never_takes_the_kernels_by_itself():
     assert not fused.prefers_fused(torch.device("cpu"), torch.float32)
 

@@ -40,6 +40,8 @@ def interpreting() -> bool:
 @cache
 def _works(device: torch.device, dtype: torch.dtype) -> bool:
     """Compiles the kernels once and compares them with tiles on a small chain."""
+    from triton.errors import TritonError
+
     from attnchain.operators.triton_kernels import FusedHead
 
     like = {"device": device, "dtype": dtype}
@@ -51,7 +53,7 @@ def _works(device: torch.device, dtype: torch.dtype) -> bool:
         head = FusedHead.prepare(query, key, mask=None, causal=False, scale=1.0)
         error = float((head.multiply(vector, "push") - expected).abs().max())
         reason = f"their result is off by {error:.2g}"
-    except (RuntimeError, ValueError, TypeError, OSError) as failure:
+    except (TritonError, RuntimeError, ValueError, TypeError, OSError) as failure:
         error, reason = float("inf"), str(failure).partition("\n")[0]
     if not error <= _PROBE_ERROR[dtype]:
         message = (
