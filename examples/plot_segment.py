@@ -3,7 +3,7 @@
 
 Attention of a vision transformer as a Markov chain over the patches of a picture:
 its metastable sets, among which a walker stays, are the segments. The main object is
-what leads to the class token's view in a few bounces.
+what leads to the class token's view in two bounces.
 """
 
 from pathlib import Path

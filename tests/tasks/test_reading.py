@@ -144,18 +144,6 @@ def test_the_chain_out_and_back_is_symmetric_and_doubly_stochastic(attention):
     torch.testing.assert_close(found, found.T, atol=1e-7, rtol=0)
 
 
-def test_keys_lie_side_by_side_of_unit_length_in_each_layer(attention):
-    n = attention.grid.n_patches
-    for i, one in enumerate(attention.keys):
-        parts = [
-            torch.cat([layer.k[h, i] for h in range(len(layer.k))])
-            for layer in attention.heads
-        ]
-        expected = torch.cat([part / part.norm() for part in parts])
-        torch.testing.assert_close(one, expected)
-    assert len(attention.keys) == n
-
-
 def test_no_gradients_are_kept(attention):
     assert not attention.chain.to_dense().requires_grad
     assert not any(row.requires_grad for row in attention.class_rows)

@@ -38,7 +38,7 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     bounces: Annotated[
         int | None,
         typer.Option(
-            help="Bounces: 1 out and back for --point, 4 for --foreground by default.",
+            help="Bounces: 1 out and back for --point, 2 for --foreground by default.",
             min=1,
             show_default=False,
         ),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from attnchain.capturing import AttentionRecord, TokenGrid, capture
 from attnchain.errors import GridError, SiteNotFoundError, UnsupportedModelError
@@ -73,15 +72,6 @@ class PictureAttention:
     def out_and_back(self) -> AbstractTransition:
         """One step along `chain` and one back, see `forward_backward`."""
         return stored(forward_backward(self.chain))
-
-    @property
-    def keys(self) -> Float[Tensor, "n width"]:
-        """The keys of every patch, of unit length in each layer, side by side.
-
-        The cosine between two rows is the mean of the layers' cosines.
-        """
-        flat = [layer.k.transpose(-3, -2).flatten(-2).float() for layer in self.heads]
-        return torch.cat([normalize(keys, dim=-1) for keys in flat], dim=-1)
 
     @property
     def size(self) -> dict[str, int]:

@@ -19,7 +19,6 @@ from attnchain.tasks.borders import object_mask
 from attnchain.tasks.maps import component, enlarge, otsu_threshold, unit_range
 from attnchain.tasks.ranking import TokenRank, token_rank
 from attnchain.tasks.reading import PictureAttention, read_attention
-from attnchain.tasks.refinement import gated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +34,6 @@ DEFAULT_LAYERS = (-2, -1)
 MOST_SETS = 24
 """More segments cannot be told apart by colour or in a legend."""
 _BOUNCES = 5
-_LEAST_ALIKE = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +100,7 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         foreground: Ask for the main object.
         sets: Number of metastable sets; chosen by the chain when not given.
         layers: Layers to read, counted from 0; by default the last two.
-        bounces: Number of bounces: to the class token's view (4 by default) in mode
+        bounces: Number of bounces: to the class token's view (2 by default) in mode
             "foreground", out and back (1 by default) in mode "point".
         size: Longer side the picture is resized to for the model, in pixels; by
             default 518, and 700 in mode "foreground", which measured best.
@@ -136,7 +134,7 @@ def segment(  # noqa: PLR0913  (the options of the command line)
     if point is not None:
         return segment_point(attention, point, bounces=bounces or 1)
     if foreground:
-        return segment_foreground(attention, bounces=bounces or 4)
+        return segment_foreground(attention, bounces=bounces or 2)
     return segment_automatic(attention, sets=sets)
 
 
@@ -211,14 +209,13 @@ def segment_point(
 
 
 def segment_foreground(
-    attention: PictureAttention, *, bounces: int = 4
+    attention: PictureAttention, *, bounces: int = 2
 ) -> Segmentation:
     """The main object: from where a few bounces lead to what the class token sees.
 
     $f = P^n c$ with c the class token's attention in the last layer read: the
-    expected class attention n bounces later. P is the chain, `gated` by the keys of
-    its layers: a step counts by how alike two patches' keys are. Of this map
-    `object_mask` takes one region, its border moved to that of the picture.
+    expected class attention n bounces later. Of this map `object_mask` takes one
+    region, its border moved to that of the picture.
 
     Args:
         attention: What `read_attention` returned.
@@ -238,9 +235,8 @@ def segment_foreground(
         raise GridError(message)
     seen = attention.class_rows[-1].mean(0)
     start = int(token_rank(attention.chain).top(1))
-    chain = gated(attention.chain, attention.keys, _LEAST_ALIKE)
     for _ in range(bounces):
-        seen = chain.pull(seen)
+        seen = attention.chain.pull(seen)
     soft = _soft(attention, seen, bounces)
     mask = object_mask(soft, attention.picture, patches=attention.grid.n_patches)
     return _result(attention, "foreground", labels=mask, maps=soft[None], start=start)
