@@ -45,7 +45,7 @@ def dense_walk(mask, picture, reach):
     depth, away = distances(mask)
     band = (depth <= reach) & (away <= reach)
     around = (away > reach) & (away < 10 * reach)
-    level = np.minimum((colours * 12).astype(int), 11)
+    level = np.asarray(picture).astype(int) * 12 // 256
     share = []
     for region in (mask.numpy(), around):
         counts = np.zeros((12, 12, 12))

@@ -90,7 +90,7 @@ def border_walk(
     if whole.all() or not whole.any():
         return mask.float()
     window = _window(whole, int(10 * reach) + 1)
-    colours = np.asarray(picture)[window] / 255
+    colours = np.asarray(picture)[window]
     found = whole.astype(np.float32)
     found[window] = _walked(whole[window], colours, reach)
     return torch.from_numpy(found).to(mask.device)
@@ -124,42 +124,41 @@ def _walked(mask: np.ndarray, colours: np.ndarray, reach: float) -> np.ndarray:
     inside, around = depth > reach, (away > reach) & (away < 10 * reach)
     found = mask.astype(np.float64)
     if inside.any() and around.any():
-        odds = _colour_odds(colours, mask, around)[band]
+        odds = _colour_odds(colours, mask, around, band)
         found[band] = _absorbed(_links(colours, band), band, inside, odds)
     return found
 
 
 def _colour_odds(
-    colours: np.ndarray, mask: np.ndarray, around: np.ndarray
+    colours: np.ndarray, mask: np.ndarray, around: np.ndarray, band: np.ndarray
 ) -> np.ndarray:
-    """The share a / (a + b) of each pixel's colour, from smoothed histograms."""
+    """The share a / (a + b) of the colours in the band, from smoothed histograms."""
     from scipy.ndimage import gaussian_filter
 
-    level = np.minimum((colours * _LEVELS).astype(int), _LEVELS - 1)
     cube = (_LEVELS,) * 3
-    channels = tuple(np.moveaxis(level, -1, 0))
-    colour = np.asarray(np.ravel_multi_index(channels, cube))
+    red, green, blue = np.moveaxis(colours.astype(np.int32) * _LEVELS // 256, -1, 0)
+    colour = (red * _LEVELS + green) * _LEVELS + blue
     shares = []
     for region in (mask, around):
         counts = np.bincount(colour[region], minlength=_LEVELS**3).astype(float)
         smooth = gaussian_filter(counts.reshape(cube), 0.7).ravel() / region.sum()
-        shares.append(smooth[colour] + 1e-5)
+        shares.append(smooth[colour[band]] + 1e-5)
     return shares[0] / (shares[0] + shares[1])
 
 
 def _links(colours: np.ndarray, band: np.ndarray) -> tuple[np.ndarray, ...]:
     """Neighbours of which at least one lies in the band: two ends and a weight."""
-    number = np.arange(band.size).reshape(band.shape)
-    parts = []
-    for axis in (0, 1):
-        (i, j), (one, other), (left, right) = (
-            (moved[:-1], moved[1:])
-            for moved in (np.moveaxis(x, axis, 0) for x in (number, band, colours))
-        )
-        kept = one | other
-        parts.append((i[kept], j[kept], ((left - right) ** 2).sum(-1)[kept]))
-    i, j, gap = (np.concatenate(part) for part in zip(*parts, strict=True))
-    alike = np.exp(-_CONTRAST * gap / max(float(gap.mean()), 1e-12)) + _FAINT
+    width = band.shape[1]
+    below, right = band[:-1] | band[1:], band[:, :-1] | band[:, 1:]
+    first, second = [], []
+    for step, kept in ((width, below), (1, right)):
+        rows, columns = np.nonzero(kept)
+        first.append(rows * width + columns)
+        second.append(first[-1] + step)
+    i, j = np.concatenate(first), np.concatenate(second)
+    flat = colours.reshape(-1, 3).astype(np.float32)
+    gap = ((flat[i] - flat[j]) ** 2).sum(-1).astype(np.float64)
+    alike = np.exp(-_CONTRAST * gap / max(float(gap.mean()), 1e-9)) + _FAINT
     return i, j, alike
 
 
