@@ -38,7 +38,7 @@ LAMBDA2_TOLERANCE = 3e-4
 SHOWN_SIDE = 1024
 NO_SETS = (
     *(ReducibleChainError, ConvergenceError, ToleranceError, ShapeError),
-    torch.linalg.LinAlgError,
+    torch.linalg.LinAlgError,  # pyright: ignore[reportPrivateImportUsage]
 )
 """Reducible or nearly so, or every number of sets would split a complex pair."""
 
