@@ -206,3 +206,9 @@ def test_tolerances_are_positive(slow, tolerance):
 def test_unknown_options_are_refused(slow, options):
     with pytest.raises(ShapeError, match=next(iter(options))):
         stationary(slow, **options)
+
+
+def test_a_chain_reducible_to_rounding_is_named():
+    matrix = (40 * torch.eye(8, dtype=torch.float64)).softmax(1)
+    with pytest.raises(ReducibleChainError, match="rounding"):
+        stationary(DenseTransition(matrix))

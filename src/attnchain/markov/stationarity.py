@@ -39,6 +39,8 @@ from attnchain.operators import (
 
 OnFailure = Literal["raise", "warn", "return"]
 
+_REMEDY = "damp it (damping < 1) or keep one class only with Restricted"
+
 
 def stationary(
     transition: AbstractTransition,
@@ -271,7 +273,10 @@ def _solve_direct(
     matrix = exact.to_dense()
     matrix = matrix / matrix.sum(-1, keepdim=True)
     system = torch.eye(n, dtype=torch.float64, device=exact.device) - matrix + uniform
-    inverse = torch.linalg.inv(system)
+    inverse, singular = torch.linalg.inv_ex(system)
+    if int(singular) != 0:
+        message = f"the undamped chain is reducible to rounding in float64; {_REMEDY}"
+        raise ReducibleChainError(message)
     x = uniform @ inverse
     x = x + (uniform - x @ system) @ inverse
     x = x.clamp_min(0) / x.clamp_min(0).sum()
@@ -293,7 +298,6 @@ def _check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
 def _check_irreducible(chain: AbstractTransition) -> None:
     if is_irreducible(chain):
         return
-    remedy = "damp it (damping < 1) or keep one class only with Restricted"
     if fits_budget(chain.shape, chain.dtype, chain.device):
         classes = closed_classes(chain)
         shown = ", ".join(
@@ -302,10 +306,10 @@ def _check_irreducible(chain: AbstractTransition) -> None:
         )
         message = (
             f"the undamped chain is reducible: it has {len(classes)} closed "
-            f"class(es) ({shown}), which take all probability; {remedy}"
+            f"class(es) ({shown}), which take all probability; {_REMEDY}"
         )
     else:
-        message = f"the undamped chain is reducible; {remedy}"
+        message = f"the undamped chain is reducible; {_REMEDY}"
     raise ReducibleChainError(message)
 
 
