@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.guidance.drawn import stir
+from tests.guidance.drawn import BreaksIn, stir
+from torch.overrides import _get_current_function_mode
 
 from attnchain.errors import CaptureError, MissingExtraError, ShapeError
 from attnchain.tasks.guidance import AttentionGuidance, guide
@@ -121,6 +122,40 @@ def test_a_saved_guider_comes_back(pipeline, tmp_path):
     assert again.new(guidance_scale=2.0).attention == guidance
 
 
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_an_interruption_inside_the_denoiser_leaves_nothing(
+    pipeline, inputs, error, call
+):
+    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+
+    guidance = AttentionGuidance(scale=2.0, blur_size=5)
+    guider = SelfAttentionGuider.of(guidance, pipeline.scheduler)
+    expected = modular(pipeline, guider, inputs)
+    guider = SelfAttentionGuider.of(guidance, pipeline.scheduler)
+    middle = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    with BreaksIn(middle, error, call), pytest.raises(error):
+        modular(pipeline, guider, inputs)
+    assert _get_current_function_mode() is None
+    for module in pipeline.unet.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert "forward" not in vars(module)
+    assert torch.equal(modular(pipeline, guider, inputs), expected)
+
+
+def test_a_run_that_was_prepared_and_not_made_leaves_nothing(pipeline):
+    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+
+    guider = SelfAttentionGuider.of(AttentionGuidance(), pipeline.scheduler)
+    guider.set_state(0, 10, torch.tensor(1))
+    guider.prepare_models(pipeline.unet)
+    guider.prepare_models(pipeline.unet)
+    assert _get_current_function_mode() is None
+    guider.cleanup_models(pipeline.unet)
+    assert "forward" not in vars(pipeline.unet)
+
+
 def test_no_hook_is_left_on_the_denoiser(pipeline, inputs):
     from attnchain.tasks.guidance.guider import SelfAttentionGuider
 
@@ -146,9 +181,31 @@ def test_a_degraded_run_without_its_source_is_refused(pipeline):
     guider.cleanup_models(pipeline.unet)
 
 
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {},
+        "DDIMScheduler",
+        {"_class_name": "NoScheduler"},
+        {"_class_name": "UNet2DModel"},
+        {"_class_name": "DDIMScheduler", "beta_schedule": "steep"},
+        {"_class_name": "DDIMScheduler", "beta_start": "low"},
+    ],
+)
+def test_a_scheduler_that_is_none_is_named(scheduler):
+    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+
+    with pytest.raises(ShapeError, match="must be the configuration of a diffusers"):
+        SelfAttentionGuider(scheduler=scheduler)
+
+
 def test_unknown_settings_are_named():
     from attnchain.tasks.guidance.guider import SelfAttentionGuider
 
+    with pytest.raises(ShapeError, match="guidance_scale must be a finite number"):
+        SelfAttentionGuider(guidance_scale="high")
+    with pytest.raises(ShapeError, match="a description is a dictionary"):
+        SelfAttentionGuider(attention="sag")
     with pytest.raises(ShapeError, match="unknown setting"):
         SelfAttentionGuider(attention={"strength": 1})
 

@@ -2,6 +2,7 @@
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from attnchain.errors import OutputError
 from attnchain.tasks.guidance.outputs import fill_folder, read_settings, save_picture
@@ -55,6 +56,45 @@ def test_other_settings_do_not_mix_in_one_folder(tmp_path):
         fill_folder(tmp_path, Maker(), count=2, batch=1, seed=0, settings={"scale": 2})
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"a": object()}, "must be finite numbers, text"),
+        ({"a": float("nan")}, "must be finite numbers, text"),
+        ({"seed": 3}, "must not hold a seed"),
+    ],
+)
+def test_settings_that_cannot_be_kept_are_refused_first(tmp_path, settings, words):
+    made = Maker()
+    with pytest.raises(OutputError, match=words):
+        fill_folder(tmp_path, made, count=2, batch=1, seed=0, settings=settings)
+    assert not made.seeds
+
+
+def test_too_few_pictures_are_not_saved(tmp_path):
+    with pytest.raises(OutputError, match="gave 1 pictures for 2 seeds"):
+        fill_folder(
+            tmp_path,
+            lambda seeds: [gray(seeds[0])],
+            count=2,
+            batch=2,
+            seed=0,
+            settings={},
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["made by hand", "[1]"])
+def test_foreign_text_is_no_settings(tmp_path, text):
+    fields = PngInfo()
+    fields.add_text("attnchain", text)
+    gray(0).save(tmp_path / "000000.png", pnginfo=fields)
+    with pytest.raises(OutputError, match="which are no settings"):
+        read_settings(tmp_path / "000000.png")
+    with pytest.raises(OutputError, match="which are no settings"):
+        fill_folder(tmp_path, Maker(), count=1, batch=1, seed=0, settings={})
+
+
 def test_numbers_below_one_are_refused(tmp_path):
     with pytest.raises(OutputError, match="at least 1"):
         fill_folder(tmp_path, Maker(), count=0, batch=1, seed=0, settings={})
@@ -63,7 +103,7 @@ def test_numbers_below_one_are_refused(tmp_path):
 def test_what_cannot_be_written_or_read_is_named(tmp_path):
     with pytest.raises(OutputError, match="PNG files"):
         save_picture(gray(0), tmp_path / "a.jpg", {})
-    with pytest.raises(OutputError, match="must be numbers, text"):
+    with pytest.raises(OutputError, match="must be finite numbers, text"):
         save_picture(gray(0), tmp_path / "a.png", {"a": object()})
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):

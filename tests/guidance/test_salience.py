@@ -124,7 +124,12 @@ def test_the_mean_token_has_salience_one(attention):
         ({"direction": "up"}, "direction must be one of"),
         ({"heads": "best"}, "heads must be one of"),
         ({"damping": 1.5}, "damping"),
+        ({"damping": "x"}, "damping must be a finite number"),
         ({"bounces": 0}, "bounces must be a whole number"),
+        ({"bounces": 2.0}, "bounces must be a whole number"),
+        ({"bounces": float("inf")}, "bounces must be a whole number"),
+        ({"bounces": None}, "bounces must be a whole number"),
+        ({"tolerance": "a"}, "tolerance must be a finite number"),
         ({"tolerance": 0.0}, "tolerance must be > 0"),
     ],
 )

@@ -1,6 +1,7 @@
 """The guidance object: noise levels, the blur, prepare and combine."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +60,23 @@ def test_levels_are_those_of_diffusers_schedulers():
             torch.testing.assert_close(mixed, seen, rtol=1e-4, atol=1e-4)
 
 
+def test_a_last_step_without_signal_has_a_level():
+    import diffusers
+
+    scheduler = diffusers.DDIMScheduler(
+        rescale_betas_zero_snr=True, prediction_type="v_prediction"
+    )
+    level = NoiseLevel.of(scheduler, 999.0)
+    assert (level.signal, level.noise) == (0.0, 1.0)
+    before = NoiseLevel.of(scheduler, 998.0)
+    between = NoiseLevel.of(scheduler, 998.5)
+    assert 0 < between.signal < before.signal
+    assert between.signal**2 + between.noise**2 == pytest.approx(1)
+    x, e = torch.randn(2, 1, 4, 8, 8)
+    mixed = scheduler.add_noise(x, e, torch.tensor([998]))
+    torch.testing.assert_close(before.join(x, e), mixed)
+
+
 def test_flow_levels_are_those_of_the_scheduler():
     import diffusers
 
@@ -89,6 +107,8 @@ def test_a_scheduler_without_levels_is_refused():
         ((1.0, 0.0, "sample"), "noise 0"),
         ((-0.1, 1.0, "v_prediction"), "signal -0.1"),
         ((0.6, 0.8, "guess"), "prediction must be one of"),
+        ((math.nan, 0.8, "v_prediction"), "must be finite"),
+        ((0.6, math.inf, "v_prediction"), "must be finite"),
     ],
 )
 def test_levels_that_say_nothing_are_refused(level, words):
@@ -171,6 +191,13 @@ def test_a_description_is_plain_and_complete():
         ({"start": 0.6, "stop": 0.5}, "0 <= start <= stop <= 1"),
         ({"stop": 1.1}, "start and stop must be fractions"),
         ({"blur_size": 4}, "blur_size must be odd"),
+        ({"blur_size": 9.0}, r"blur_size must be a whole number >= 1, but is 9\.0"),
+        ({"salience": "token_rank"}, "salience must be a Salience"),
+        ({"scale": "1"}, "scale must be a finite number, but is '1'"),
+        ({"scale": math.nan}, "scale must be a finite number, but is nan"),
+        ({"threshold": math.nan}, "threshold must be a finite number"),
+        ({"start": "a"}, "start must be a finite number"),
+        ({"block": 3}, "block must be a module's name"),
         ({"blur_sigma": 0.0}, "blur_sigma above 0"),
     ],
 )

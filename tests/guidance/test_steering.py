@@ -1,10 +1,14 @@
 """Guidance around pipelines: diffusers' own SAG, and every family of denoisers."""
 
+from functools import partial
+
 import pytest
 import torch
-from tests.guidance.drawn import stir
+from PIL import Image
+from tests.guidance.drawn import BreaksIn, stir
+from torch.overrides import _get_current_function_mode
 
-from attnchain.errors import SiteNotFoundError, UnsupportedModelError
+from attnchain.errors import ShapeError, SiteNotFoundError, UnsupportedModelError
 from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
 from attnchain.tasks.guidance.blur import gaussian_blur
 from attnchain.tasks.guidance.family import Run
@@ -58,6 +62,40 @@ def test_an_error_inside_leaves_nothing_behind(stable_diffusion):
     with pytest.raises(KeyError), guide(stable_diffusion):
         raise KeyError
     assert torch.equal(latents(stable_diffusion), before)
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_interruption_inside_the_denoiser_leaves_nothing(
+    stable_diffusion, error, call
+):
+    before = latents(stable_diffusion)
+    unet = stable_diffusion.unet
+    middle = unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    with BreaksIn(middle, error, call):
+        with pytest.raises(error), guide(stable_diffusion):
+            latents(stable_diffusion)
+        assert _get_current_function_mode() is None
+        assert "forward" not in vars(unet)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
+    assert torch.equal(latents(stable_diffusion), before)
+
+
+def test_no_signal_at_all_at_the_first_step_is_steered(stable_diffusion):
+    from diffusers import DDIMScheduler
+
+    stable_diffusion.scheduler = DDIMScheduler(
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+    plain = latents(stable_diffusion)
+    with guide(stable_diffusion) as guided:
+        found = latents(stable_diffusion)
+    assert guided.runs == {"guided": 4}
+    assert found.isfinite().all()
+    assert (found - plain).abs().max() > 1e-4
 
 
 def test_scale_zero_and_steps_outside_change_nothing(stable_diffusion):
@@ -274,6 +312,146 @@ def test_true_guidance_of_flux_is_refused():
         pipeline("a cat", num_inference_steps=2, output_type="latent", **call)
 
 
+def test_skip_layer_guidance_is_refused():
+    pipeline = single("stable_diffusion_3")
+    with (
+        pytest.raises(UnsupportedModelError, match="skip_guidance_layers=None"),
+        guide(pipeline, AttentionGuidance(blur_size=3)),
+    ):
+        pipeline(
+            "a cat",
+            num_inference_steps=4,
+            output_type="latent",
+            skip_guidance_layers=[0],
+            skip_layer_guidance_stop=1.0,
+        )
+
+
+@pytest.mark.parametrize("strength", [1.0, 5.0])
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_perturbed_attention_beside_it_is_refused(stable_diffusion, strength, prompts):
+    from diffusers import StableDiffusionPAGPipeline
+
+    pipeline = StableDiffusionPAGPipeline(
+        **stable_diffusion.components, pag_applied_layers=["mid"]
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    with (
+        pytest.raises(UnsupportedModelError, match="pag_scale=0"),
+        guide(pipeline),
+    ):
+        latents(pipeline, prompt=["a cat"] * prompts, guidance_scale=strength)
+
+
+def test_a_class_with_the_same_seed_twice_is_no_guidance():
+    pipeline = single("dit")
+    call = {"num_inference_steps": 2, "output_type": "np"}
+    guidance = AttentionGuidance(blur_size=3)
+
+    def drawn(classes):
+        twice = [seeded() for _ in classes]
+        with guide(pipeline, guidance):
+            return pipeline(
+                class_labels=classes, generator=twice, guidance_scale=1.0, **call
+            ).images
+
+    both, (first,), (second,) = drawn([1, 2]), drawn([1]), drawn([2])
+    assert abs(first - second).max() > 1e-3
+    assert abs(both[0] - first).max() < 1e-5
+    assert abs(both[1] - second).max() < 1e-5
+
+
+def test_a_picture_can_be_the_start(stable_diffusion):
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    pipeline = StableDiffusionImg2ImgPipeline(
+        **stable_diffusion.components, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    seen = []
+
+    def note(module, args, kwargs):
+        seen.append(kwargs["encoder_hidden_states"])
+
+    call = {"image": Image.new("RGB", (16, 16), "red"), "strength": 0.5}
+    plain = latents(pipeline, **call)
+    with (
+        guide(pipeline) as guided,
+        pipeline.unet.register_forward_pre_hook(note, with_kwargs=True),
+    ):
+        found = latents(pipeline, **call)
+    assert guided.runs == {"guided": 2}
+    assert (found - plain).abs().max() > 1e-4
+    empty = pipeline.encode_prompt([""] * 2, "cpu", 1, False)[0]
+    # The outer call, both halves, and the degraded half without a prompt.
+    assert [len(text) for text in seen] == [4, 4, 2] * 2
+    assert torch.equal(seen[2], empty)
+
+
+def test_compiled_and_patched_denoisers_are_steered_alike(stable_diffusion):
+    with guide(stable_diffusion):
+        expected = latents(stable_diffusion)
+    unet = stable_diffusion.unet
+    plain = unet.forward
+    unet.forward = partial(plain)
+    with guide(stable_diffusion):
+        assert torch.equal(latents(stable_diffusion), expected)
+    del unet.forward
+    stable_diffusion.unet = torch.compile(unet, backend="eager")
+    block = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    with guide(stable_diffusion, AttentionGuidance(block=block)) as guided:
+        found = latents(stable_diffusion)
+    assert guided.runs["guided"] == 4
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.compiler.reset()
+
+
+def test_a_denoiser_compiled_in_place_is_refused(stable_diffusion):
+    stable_diffusion.unet.compile(backend="eager")
+    with (
+        pytest.raises(UnsupportedModelError, match=r"torch\.compile\(pipeline\.unet\)"),
+        guide(stable_diffusion),
+    ):
+        pass
+
+
+def test_a_guided_pipeline_is_not_guided_again(stable_diffusion):
+    with (
+        guide(stable_diffusion),
+        pytest.raises(UnsupportedModelError, match="guided already"),
+        guide(stable_diffusion),
+    ):
+        pass
+
+
+def test_a_denoiser_that_hides_its_arguments_is_named(stable_diffusion):
+    class Hidden(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *args, **kwargs):
+            return self.inner(*args, **kwargs)
+
+    hidden = Hidden(stable_diffusion.unet)
+    scheduler = stable_diffusion.scheduler
+    scheduler.set_timesteps(3)
+    with (
+        pytest.raises(UnsupportedModelError, match="Hidden was called with args"),
+        guide(hidden, scheduler=scheduler),
+    ):
+        hidden(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 5, 16))
+
+
+@pytest.mark.parametrize("wrong", ["sag", Salience(), 0])
+def test_guidance_of_another_type_is_named(stable_diffusion, wrong):
+    with (
+        pytest.raises(ShapeError, match="must be an AttentionGuidance"),
+        guide(stable_diffusion, wrong),
+    ):
+        pass
+
+
 def test_an_unknown_order_of_guidance_is_refused(stable_diffusion):
     class Other:
         unet = stable_diffusion.unet
@@ -284,7 +462,7 @@ def test_an_unknown_order_of_guidance_is_refused(stable_diffusion):
     both = torch.randn(1, 4, 8, 8).expand(2, -1, -1, -1)
     text = torch.randn(2, 5, 16)
     with (
-        pytest.raises(UnsupportedModelError, match="Other stacks both sides"),
+        pytest.raises(UnsupportedModelError, match=r"Other stacks.*guidance_scale=1"),
         guide(Other()),
     ):
         Other.unet(both, Other.scheduler.timesteps[0], text)

@@ -1,19 +1,22 @@
 """What differs between denoisers: latents' layout, time units, sides of guidance."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnchain.capturing.denoising import GUIDED
+from attnchain.capturing.denoising import GUIDED, UNCONDITIONAL_FIRST
 from attnchain.errors import UnsupportedModelError
+from attnchain.tasks.guidance.reader import uncompiled
 
 PACKED = "FluxTransformer2DModel"
+LATENTS = ("sample", "hidden_states")
 PACKED_TIME = 1000.0
 """FLUX pipelines divide the time step by this before the network sees it."""
+ORDERS = GUIDED | {"StableDiffusionImg2ImgPipeline": UNCONDITIONAL_FIRST}
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,26 @@ class Run:
 
     @classmethod
     def of(
-        cls,
-        denoiser: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        cls, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> "Run":
-        """Names the arguments of a call, by the network's own signature."""
-        bound = inspect.signature(forward).bind(*args, **kwargs).arguments
-        return cls(denoiser, dict(bound.pop("kwargs", {})) | dict(bound))
+        """Names the arguments of a call, by the signature of the network's class.
+
+        Raises:
+            UnsupportedModelError: There are no latents or no time step among them.
+        """
+        network = uncompiled(denoiser)
+        signature = inspect.signature(type(network).forward)
+        _, *given = signature.bind(network, *args, **kwargs).arguments.items()
+        bound = dict(given)
+        arguments = bound.pop("kwargs", {}) | bound
+        if "timestep" not in arguments or not arguments.keys() & LATENTS:
+            message = (
+                f"{type(network).__name__} was called with {', '.join(arguments)}; "
+                f"guidance needs a denoiser that names its timestep and its latents "
+                f"({' or '.join(LATENTS)}), so give it the network inside"
+            )
+            raise UnsupportedModelError(message)
+        return cls(network, arguments)
 
     @property
     def _key(self) -> str:
@@ -58,6 +72,22 @@ class Run:
     def size(self) -> tuple[int, ...]:
         """Rows and columns of the latents."""
         return tuple(self.to_picture(self.arguments[self._key]).shape[-2:])
+
+    @property
+    def is_doubled(self) -> bool:
+        """Whether the batch is the same latents twice, as for classifier-free guidance.
+
+        Without guidance a DiT may get the same seed twice, but then its second half is
+        not of the class that stands for none.
+        """
+        first, *second = self.latents.chunk(2)
+        if not second or not torch.equal(first, second[0]):
+            return False
+        labels = self.arguments.get("class_labels")
+        if labels is None:
+            return True
+        none: Any = getattr(self.denoiser.config, "num_embeds_ada_norm", None)
+        return bool((labels[len(first) :] == none).all())
 
     @property
     def latents(self) -> Tensor:
@@ -119,28 +149,47 @@ def unconditional_part(pipeline: Any, run: Run) -> slice:
     guidance, or cannot say, and both halves hold the same latents.
 
     Raises:
-        UnsupportedModelError: It is in two halves in an unknown order.
+        UnsupportedModelError: It is in two halves in an unknown order, or guidance of
+            another kind runs too.
     """
     whole = slice(None)
     claims = getattr(pipeline, "do_classifier_free_guidance", None)
-    if pipeline is None or claims is False or run.batch % 2:
-        return whole
-    first, second = run.latents.chunk(2)
-    if not torch.equal(first, second):
+    _check_alone(pipeline, run, claims=bool(claims))
+    if pipeline is None or (claims is not None and not claims) or not run.is_doubled:
         return whole
     kinds = [kind.__name__ for kind in type(pipeline).__mro__]
-    order = next((GUIDED[kind] for kind in kinds if kind in GUIDED), None)
+    order = next((ORDERS[kind] for kind in kinds if kind in ORDERS), None)
     if order is None:
         if claims is None:
             return whole
         message = (
             f"{type(pipeline).__name__} stacks both sides of classifier-free guidance "
-            f"in an order that is not known; known are {', '.join(GUIDED)}"
+            f"in an order that is not known; switch it off (guidance_scale=1), or use "
+            f"one of {', '.join(ORDERS)}"
         )
         raise UnsupportedModelError(message)
     half = run.batch // 2
     first_is_free = order[0] == "unconditional"
     return slice(0, half) if first_is_free else slice(half, None)
+
+
+def _check_alone(pipeline: Any, run: Run, *, claims: bool) -> None:
+    """Raises where a pipeline runs guidance of another kind at the same time."""
+    name = type(pipeline).__name__
+    if run.arguments.get("skip_layers") is not None:
+        message = (
+            f"{name} runs skip-layer guidance, which cannot be steered together with "
+            f"this one; switch it off (skip_guidance_layers=None)"
+        )
+        raise UnsupportedModelError(message)
+    perturbed = getattr(pipeline, "do_perturbed_attention_guidance", False)
+    if perturbed or (claims and not run.is_doubled):
+        message = (
+            f"{name} gave the denoiser {run.batch} latents that are not two equal "
+            f"halves, so the sides of its guidance are not known; switch off what it "
+            f"adds to classifier-free guidance (pag_scale=0), or both of them"
+        )
+        raise UnsupportedModelError(message)
 
 
 def split_variance(predicted: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +203,8 @@ def split_variance(predicted: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         message = (
             f"the denoiser takes {channels} channels and predicts "
             f"{predicted.shape[1]}; guidance needs a prediction of its input, "
-            f"with or without learned variances"
+            f"with or without learned variances, so use a model whose input is the "
+            f"latents alone (no inpainting model)"
         )
         raise UnsupportedModelError(message)
     return predicted[:, :channels], predicted[:, channels:]

@@ -1,18 +1,20 @@
 """Self-attention guidance as a guider of diffusers' modular pipelines."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from attnchain.errors import CaptureError
+from attnchain.errors import CaptureError, ShapeError
 from attnchain.optional import require
 from attnchain.tasks.guidance.family import Run, split_variance
 from attnchain.tasks.guidance.noise import NoiseLevel
+from attnchain.tasks.guidance.options import check_number
 from attnchain.tasks.guidance.reader import BlockReader, Reading
+from attnchain.tasks.guidance.replacing import replaced
 from attnchain.tasks.guidance.settings import AttentionGuidance
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class SelfAttentionGuider(BaseGuidance):
 
     Raises:
         ValueError: start or stop is no fraction (from diffusers).
-        ShapeError: An option of the attention guidance is out of range.
+        ShapeError: An option of the attention guidance is out of range, or the
+            scheduler is none.
     """
 
     _input_predictions = ["pred_cond", "pred_uncond", "pred_degraded"]  # noqa: RUF012
@@ -76,14 +79,14 @@ class SelfAttentionGuider(BaseGuidance):
         stop: float = 1.0,
         enabled: bool = True,
     ) -> None:
+        check_number(guidance_scale, "guidance_scale")
         super().__init__(start, stop, enabled)
         self.guidance_scale = guidance_scale
         self.attention = AttentionGuidance.from_description(attention or {})
         self._scheduler = _scheduler_of(scheduler)
         self._reader: BlockReader | None = None
-        self._hooks = ExitStack()
-        self._source: tuple[Run, Reading] | None = None
-        self._source_output: Any = None
+        self._waiting = ExitStack()
+        self._source: tuple[Run, Reading, Any] | None = None
 
     @classmethod
     def of(
@@ -122,18 +125,17 @@ class SelfAttentionGuider(BaseGuidance):
         ]
 
     def prepare_models(self, denoiser: nn.Module) -> None:
-        self._hooks.close()
+        self._waiting.close()
         self._count_prepared += 1
         if not self._is_steered():
             return
         if self._count_prepared == 1 + self._is_free():
-            self._watch(denoiser)
+            self._replace_once(denoiser, self._run_source)
         elif self._count_prepared == self.num_conditions:
-            hook = denoiser.register_forward_pre_hook(self._degrade, with_kwargs=True)
-            self._hooks.callback(hook.remove)
+            self._replace_once(denoiser, self._run_degraded)
 
     def cleanup_models(self, denoiser: nn.Module) -> None:
-        self._hooks.close()
+        self._waiting.close()
 
     def forward(
         self,
@@ -171,24 +173,27 @@ class SelfAttentionGuider(BaseGuidance):
             return False
         return self.attention.is_active(self._step, steps)
 
-    def _watch(self, denoiser: nn.Module) -> None:
+    def _replace_once(
+        self, denoiser: nn.Module, run: Callable[[nn.Module, Run], Any]
+    ) -> None:
+        """Takes over the next run of a denoiser, and nothing after it."""
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            self._waiting.close()
+            return run(denoiser, Run.of(denoiser, args, kwargs))
+
+        self._waiting.enter_context(replaced(denoiser, "forward", once))
+
+    def _run_source(self, denoiser: nn.Module, run: Run) -> Any:
         """Reads the run that the degraded latents are made from."""
         if self._reader is None or self._reader.denoiser is not denoiser:
             self._reader = BlockReader(denoiser, self.attention.block)
-        if self._step == 0:
-            self._reader.forget()
-        reading = self._hooks.enter_context(self._reader.reading(denoiser))
+        with self._reader.reading(run.size) as reading:
+            output = denoiser(**run.arguments)
+        self._source = run, reading, output[0]
+        return output
 
-        def keep(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-            self._source = Run.of(module, module.forward, args, kwargs), reading
-            self._source_output = output[0]
-
-        hook = denoiser.register_forward_hook(keep, with_kwargs=True)
-        self._hooks.callback(hook.remove)
-
-    def _degrade(
-        self, module: nn.Module, args: tuple, kwargs: dict
-    ) -> tuple[tuple, dict[str, Any]]:
+    def _run_degraded(self, denoiser: nn.Module, run: Run) -> Any:
         """Puts the degraded latents in the place of the latents."""
         if self._source is None:
             message = (
@@ -196,22 +201,38 @@ class SelfAttentionGuider(BaseGuidance):
                 "from; call prepare_models and cleanup_models around every run"
             )
             raise CaptureError(message)
-        run, reading = self._source
-        predicted, _ = split_variance(run.to_picture(self._source_output), run.latents)
+        (source, reading, output), self._source = self._source, None
+        predicted, _ = split_variance(source.to_picture(output), source.latents)
         whole = slice(None)
         prepared = self.attention.prepare(
-            run.latents,
+            source.latents,
             predicted,
             level=NoiseLevel.of(
                 self._scheduler, float(torch.as_tensor(self._timestep))
             ),
             mask=self.attention.mask(reading.attention(whole), reading.layout),
         )
-        here = Run.of(module, module.forward, args, kwargs)
-        return (), here.degraded(prepared, whole)
+        return denoiser(**run.degraded(prepared, whole))
 
 
 def _scheduler_of(config: Mapping[str, Any] | None) -> Any:
-    """A scheduler from its configuration, to look up how noisy its steps are."""
-    given = dict(STABLE_DIFFUSION if config is None else config)
-    return getattr(diffusers, given["_class_name"]).from_config(given)
+    """A scheduler from its configuration, to look up how noisy its steps are.
+
+    Raises:
+        ShapeError: It is no configuration of a scheduler.
+    """
+    given = STABLE_DIFFUSION if config is None else config
+    name = given.get("_class_name") if isinstance(given, Mapping) else None
+    kind: Any = getattr(diffusers, str(name), None)
+    reason = f"diffusers has no scheduler {name!r}"
+    if hasattr(kind, "set_timesteps"):
+        try:
+            return kind.from_config(dict(given))
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = str(error)
+    message = (
+        f"scheduler must be the configuration of a diffusers scheduler with its "
+        f"_class_name ({reason}); SelfAttentionGuider.of(guidance, pipeline.scheduler) "
+        f"fills it in"
+    )
+    raise ShapeError(message)

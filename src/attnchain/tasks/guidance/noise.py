@@ -1,5 +1,6 @@
 """How much noise a latent carries, and what a prediction says about it."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,6 +11,9 @@ from torch import Tensor
 from attnchain.errors import ShapeError, UnsupportedModelError
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
+
+LEAST_SIGNAL = 2**-40
+"""Below the signal of every step but a last one without any."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class NoiseLevel:
 
     Raises:
         ShapeError: The prediction is unknown, or says nothing about the clean picture
-            or the noise at this level.
+            or the noise at this level; or the level is not finite.
 
     Example:
         >>> import torch
@@ -46,6 +50,12 @@ class NoiseLevel:
             message = (
                 f"prediction must be one of {get_args(Prediction)}, but is "
                 f"{self.prediction!r}"
+            )
+            raise ShapeError(message)
+        if not math.isfinite(self.signal + self.noise):
+            message = (
+                f"signal and noise must be finite, but are {self.signal} and "
+                f"{self.noise}; look at the scheduler's alphas_cumprod"
             )
             raise ShapeError(message)
         needed = {"epsilon": self.signal, "sample": self.noise}.get(self.prediction, 1)
@@ -84,8 +94,8 @@ class NoiseLevel:
                 f"predicting one of {get_args(Prediction)}; {name} predicts {kind!r}"
             )
             raise UnsupportedModelError(message)
-        square = _interpolated((1 / cumulative.double() - 1).sqrt(), time) ** 2
-        return cls((1 + square) ** -0.5, (square / (1 + square)) ** 0.5, kind)
+        kept = _signal_share(cumulative.double(), time)
+        return cls(kept**0.5, (1 - kept) ** 0.5, kind)
 
     def split(
         self, latents: Float[Tensor, "..."], predicted: Float[Tensor, "..."]
@@ -107,8 +117,15 @@ class NoiseLevel:
         return self.signal * clean + self.noise * noise
 
 
-def _interpolated(values: Tensor, time: float) -> float:
-    """Values at a time between two steps, linear as in diffusers' schedulers."""
-    below = min(max(int(time), 0), len(values) - 1)
-    above = min(below + 1, len(values) - 1)
-    return float(torch.lerp(values[below], values[above], time - below))
+def _signal_share(cumulative: Tensor, time: float) -> float:
+    """$a^2$ at a time; between two steps b / a is linear, as in diffusers' schedulers.
+
+    With zero terminal signal the last step has a = 0, exactly; just before it b / a
+    grows to a large number instead of infinity.
+    """
+    below = min(max(int(time), 0), len(cumulative) - 1)
+    if time == below:
+        return float(cumulative[below])
+    above = min(below + 1, len(cumulative) - 1)
+    ratio = (1 / cumulative[[below, above]].clamp_min(LEAST_SIGNAL) - 1).sqrt()
+    return 1 / (1 + float(torch.lerp(ratio[0], ratio[1], time - below)) ** 2)

@@ -30,11 +30,7 @@ def save_picture(picture: "Image", path: Path, settings: Mapping[str, Any]) -> N
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"settings are kept in PNG files, but the file is {path}")
-    try:
-        text = json.dumps(settings, sort_keys=True)
-    except TypeError as error:
-        message = f"settings must be numbers, text, lists and dictionaries: {error}"
-        raise OutputError(message) from error
+    text = _as_text(settings)
     fields = PngInfo()
     fields.add_itxt(KEY, text)
     part = path.with_name(path.name + ".part")
@@ -53,7 +49,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         path: A PNG file.
 
     Raises:
-        OutputError: The file cannot be read.
+        OutputError: The file cannot be read, or carries something else.
     """
     from PIL import Image
 
@@ -62,7 +58,14 @@ def read_settings(path: Path) -> dict[str, Any]:
             text = picture.info.get(KEY, "{}")
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error}") from error
-    return json.loads(text)
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        message = f"{path} carries {text[:60]!r} under {KEY!r}, which are no settings"
+        raise OutputError(message)
+    return settings
 
 
 def fill_folder(
@@ -86,22 +89,44 @@ def fill_folder(
         count: How many pictures the folder shall hold.
         batch: Pictures to make at a time.
         seed: Seed of the first picture.
-        settings: Kept in every picture, with its seed added.
+        settings: Plain values, kept in every picture with its "seed" added.
 
     Returns:
         How many pictures were made.
 
     Raises:
         OutputError: The folder holds a picture with other settings, a number is not
-            above 0, or a picture cannot be written.
+            above 0, the settings are no plain values or hold a seed, `make` gave
+            another number of pictures, or one cannot be written.
     """
     if count < 1 or batch < 1:
         message = f"count and batch must be at least 1, but are {count} and {batch}"
         raise OutputError(message)
-    plain = json.loads(json.dumps(settings))
+    if "seed" in settings:
+        message = (
+            "settings must not hold a seed: every picture has its own, counted from "
+            "seed=..."
+        )
+        raise OutputError(message)
+    plain = json.loads(_as_text(settings))
+    kept = [plain | {"seed": seed + index} for index in range(count)]
+    missing = _missing(folder, kept)
+    for first in range(0, len(missing), batch):
+        indices = missing[first : first + batch]
+        pictures = make([seed + index for index in indices])
+        if len(pictures) != len(indices):
+            message = f"make gave {len(pictures)} pictures for {len(indices)} seeds"
+            raise OutputError(message)
+        for index, picture in zip(indices, pictures, strict=True):
+            save_picture(picture, _place(folder, index), kept[index])
+    return len(missing)
+
+
+def _missing(folder: Path, settings: Sequence[dict[str, Any]]) -> list[int]:
+    """Numbers of the pictures still to make; those made must have these settings."""
     missing = []
-    for index in range(count):
-        path, wanted = _place(folder, index), plain | {"seed": seed + index}
+    for index, wanted in enumerate(settings):
+        path = _place(folder, index)
         if not path.exists():
             missing.append(index)
         elif (found := read_settings(path)) != wanted:
@@ -110,12 +135,17 @@ def fill_folder(
                 f"folder, or remove it"
             )
             raise OutputError(message)
-    for first in range(0, len(missing), batch):
-        indices = missing[first : first + batch]
-        pictures = make([seed + index for index in indices])
-        for index, picture in zip(indices, pictures, strict=True):
-            save_picture(picture, _place(folder, index), plain | {"seed": seed + index})
-    return len(missing)
+    return missing
+
+
+def _as_text(settings: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(settings, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        message = (
+            f"settings must be finite numbers, text, lists and dictionaries: {error}"
+        )
+        raise OutputError(message) from error
 
 
 def _place(folder: Path, index: int) -> Path:

@@ -10,9 +10,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from attnchain.capturing import TokenGrid, capture
+from attnchain.capturing.fused import fused_attention
 from attnchain.capturing.seen import Seen
-from attnchain.errors import NothingCapturedError, SiteNotFoundError
+from attnchain.errors import (
+    NothingCapturedError,
+    SiteNotFoundError,
+    UnsupportedModelError,
+)
 from attnchain.operators import AttentionTransition
+from attnchain.tasks.guidance.replacing import replaced
 
 
 @dataclass
@@ -76,6 +82,7 @@ class BlockReader:
 
     Raises:
         SiteNotFoundError: There is no such module, or no self-attention at all.
+        UnsupportedModelError: The denoiser was compiled in place.
     """
 
     denoiser: nn.Module
@@ -83,19 +90,23 @@ class BlockReader:
     _grids: dict[object, TokenGrid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = self_attention(self.denoiser)
+        network = uncompiled(self.denoiser)
+        if getattr(network, "_compiled_call_impl", None) is not None:
+            message = (
+                f"this {type(network).__name__} was compiled in place, so that its "
+                f"runs cannot be steered; replace .compile() by "
+                f"pipeline.unet = torch.compile(pipeline.unet)"
+            )
+            raise UnsupportedModelError(message)
+        names = self_attention(network)
         if self.block is None:
-            self.block = middle_block(self.denoiser, names)
+            self.block = middle_block(network, names)
         elif self.block not in names:
             message = (
                 f"no self-attention module is named {self.block!r}; there are "
                 f"{', '.join(names[:12]) or 'none'}"
             )
             raise SiteNotFoundError(message)
-
-    def forget(self) -> None:
-        """Forgets all layouts, before latents of an unknown size."""
-        self._grids.clear()
 
     @contextmanager
     def reading(self, size: object) -> Iterator[Reading]:
@@ -113,21 +124,16 @@ class BlockReader:
             GridError: Its token layout is not known.
         """
         reading = Reading()
-        module = self.denoiser.get_submodule(str(self.block))
-        mode = _OneCall(lambda seen: setattr(reading, "seen", seen))
+        module = uncompiled(self.denoiser).get_submodule(str(self.block))
         with ExitStack() as stack:
             found = None
             if size not in self._grids:
                 found = stack.enter_context(
                     capture(self.denoiser, name=self.block, max_bytes=2**62)
                 )
-            for hook in (
-                module.register_forward_pre_hook(lambda *_: mode.__enter__() and None),
-                module.register_forward_hook(
-                    lambda *_: mode.__exit__(None, None, None), always_call=True
-                ),
-            ):
-                stack.callback(hook.remove)
+            stack.enter_context(fused_attention(module))
+            noting = _noting(module.forward, reading)
+            stack.enter_context(replaced(module, "forward", noting))
             yield reading
             if found is not None and found.records:
                 self._grids[size] = found.records[0].grid
@@ -135,6 +141,24 @@ class BlockReader:
             message = f"{self.block} ran without a call of fused attention"
             raise NothingCapturedError(message)
         reading.grid = self._grids[size]
+
+
+def _noting(forward: Callable[..., Any], reading: Reading) -> Callable[..., Any]:
+    """A module's forward method under a mode that notes its fused attention.
+
+    No pair of hooks: torch skips the second one when the user interrupts.
+    """
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        with _OneCall(lambda seen: setattr(reading, "seen", seen)):
+            return forward(*args, **kwargs)
+
+    return noting
+
+
+def uncompiled(denoiser: nn.Module) -> nn.Module:
+    """The network itself, where torch.compile wrapped it."""
+    return getattr(denoiser, "_orig_mod", denoiser)
 
 
 def self_attention(denoiser: nn.Module) -> list[str]:

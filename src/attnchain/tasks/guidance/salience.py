@@ -20,6 +20,7 @@ from attnchain.operators import (
     fits_budget,
 )
 from attnchain.tasks.guidance.batched import stationary_of_many
+from attnchain.tasks.guidance.options import check_number, check_whole
 
 Kind = Literal["column_sum", "token_rank", "bounces"]
 Heads = Literal["uniform", "lambda2"]
@@ -82,10 +83,10 @@ class Salience:
             if given not in get_args(choices):
                 message = f"{name} must be one of {get_args(choices)}, not {given!r}"
                 raise ShapeError(message)
+        check_whole(self.bounces, "bounces")
+        check_number(self.damping, "damping")
+        check_number(self.tolerance, "tolerance")
         check_fraction(self.damping, "damping")
-        if self.bounces != int(self.bounces) or self.bounces < 1:
-            message = f"bounces must be a whole number >= 1, not {self.bounces!r}"
-            raise ShapeError(message)
         if not self.tolerance > 0:
             raise ShapeError(f"tolerance must be > 0, not {self.tolerance!r}")
 

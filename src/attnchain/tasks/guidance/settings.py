@@ -12,6 +12,7 @@ from attnchain.errors import ShapeError
 from attnchain.operators import AbstractTransition
 from attnchain.tasks.guidance.blur import blur_inside
 from attnchain.tasks.guidance.noise import NoiseLevel
+from attnchain.tasks.guidance.options import check_number, check_whole
 from attnchain.tasks.guidance.salience import Salience
 
 
@@ -35,7 +36,7 @@ class AttentionGuidance:
         stop: Fraction of the sampling steps after which it ends.
 
     Raises:
-        ShapeError: An option is out of range.
+        ShapeError: An option is out of range or no number.
 
     Sources:
         Hong et al., 2023, for the guidance; its diffusers pipeline for the defaults
@@ -57,18 +58,33 @@ class AttentionGuidance:
     stop: float = 1.0
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if not 0 <= self.start <= self.stop <= 1:
             message = (
                 f"start and stop must be fractions with 0 <= start <= stop <= 1, but "
                 f"are {self.start} and {self.stop}"
             )
             raise ShapeError(message)
-        if self.blur_size < 1 or self.blur_size % 2 == 0 or not self.blur_sigma > 0:
+        if self.blur_size % 2 == 0 or not self.blur_sigma > 0:
             message = (
                 f"blur_size must be odd and blur_sigma above 0, but they are "
                 f"{self.blur_size} and {self.blur_sigma}"
             )
             raise ShapeError(message)
+
+    def _check_kinds(self) -> None:
+        if not isinstance(self.salience, Salience):
+            message = (
+                f"salience must be a Salience, such as Salience('column_sum'), but is "
+                f"{self.salience!r}"
+            )
+            raise ShapeError(message)
+        if not isinstance(self.block, str | None):
+            message = f"block must be a module's name, but is {self.block!r}"
+            raise ShapeError(message)
+        for name in ("scale", "threshold", "blur_sigma", "start", "stop"):
+            check_number(getattr(self, name), name)
+        check_whole(self.blur_size, "blur_size")
 
     @classmethod
     def sag(cls, **options: Any) -> "AttentionGuidance":
@@ -149,6 +165,9 @@ class AttentionGuidance:
         Raises:
             ShapeError: There is no such setting, or it is out of range.
         """
+        if not isinstance(description, Mapping):
+            message = f"a description is a dictionary, but this is {description!r}"
+            raise ShapeError(message)
         given = dict(description)
         try:
             salience = Salience(**given.pop("salience", {}))

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from attnchain.capturing.denoising import Denoising
-from attnchain.errors import UnsupportedModelError
+from attnchain.errors import ShapeError, UnsupportedModelError
 from attnchain.tasks.guidance.family import Run, split_variance, unconditional_part
 from attnchain.tasks.guidance.noise import NoiseLevel
 from attnchain.tasks.guidance.reader import BlockReader
+from attnchain.tasks.guidance.replacing import replaced
 from attnchain.tasks.guidance.settings import AttentionGuidance
 
 
@@ -49,8 +50,8 @@ def guide(
 
     Args:
         pipeline: A diffusers pipeline (DDPM, DDIM, Stable Diffusion 1 to 3.5, SDXL,
-            DiT, PixArt, FLUX without its true classifier-free guidance), or a
-            diffusers denoiser.
+            DiT, PixArt, FLUX without its true classifier-free guidance; Stable
+            Diffusion 1 and 2 from a picture), or a diffusers denoiser.
         guidance: Settings; TokenRank by default.
         scheduler: For a bare denoiser, the scheduler that runs it.
 
@@ -61,6 +62,7 @@ def guide(
         UnsupportedModelError: No denoiser or scheduler, or a scheduler, pipeline or
             attention that guidance cannot read; the message says which.
         SiteNotFoundError: There is no such block.
+        ShapeError: `guidance` is something else.
 
     Cost:
         One more run of the denoiser at each guided step, on half the batch with
@@ -70,12 +72,24 @@ def guide(
         >>> with guide(pipeline, AttentionGuidance(scale=0.75)):  # doctest: +SKIP
         ...     picture = pipeline("", num_inference_steps=50).images[0]
     """
-    guidance = guidance or AttentionGuidance()
+    guidance = AttentionGuidance() if guidance is None else guidance
+    if not isinstance(guidance, AttentionGuidance):
+        message = (
+            f"guidance must be an AttentionGuidance, such as AttentionGuidance.sag() "
+            f"or AttentionGuidance(salience), but is {guidance!r}"
+        )
+        raise ShapeError(message)
     bare = isinstance(pipeline, nn.Module)
     denoiser = pipeline if bare else Denoising(pipeline).denoiser
     scheduler = scheduler or getattr(pipeline, "scheduler", None)
     if scheduler is None:
         message = "a bare denoiser needs its scheduler: guide(model, scheduler=...)"
+        raise UnsupportedModelError(message)
+    if isinstance(getattr(denoiser.forward, "__self__", None), _Steering):
+        message = (
+            f"this {type(denoiser).__name__} is guided already; end that block before "
+            f"another one begins"
+        )
         raise UnsupportedModelError(message)
     reader = BlockReader(denoiser, guidance.block)
     steering = _Steering(guidance, reader, scheduler, None if bare else pipeline)
@@ -104,7 +118,7 @@ class _Steering:
     @contextmanager
     def steered(self) -> Iterator[None]:
         """Replaces the method, and puts the old one back whatever happens."""
-        with _replaced(self.denoiser, "forward", self._run), self._one_side():
+        with replaced(self.denoiser, "forward", self._run), self._one_side():
             yield
 
     @contextmanager
@@ -125,12 +139,12 @@ class _Steering:
                 raise UnsupportedModelError(message)
             return plain(name)
 
-        with _replaced(self.denoiser, "cache_context", cache_context):
+        with replaced(self.denoiser, "cache_context", cache_context):
             yield
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
-        run = Run.of(self.denoiser, self.forward, args, kwargs)
-        with _replaced(self.denoiser, "forward", self.forward):
+        run = Run.of(self.denoiser, args, kwargs)
+        with replaced(self.denoiser, "forward", self.forward):
             if not self._is_active(run.time):
                 self.guided.runs["plain"] += 1
                 return self.denoiser(*args, **kwargs)
@@ -144,9 +158,9 @@ class _Steering:
         return self.guidance.is_active(step, len(times))
 
     def _steer(self, run: Run) -> Any:
+        part = unconditional_part(self.pipeline, run)
         with self.reader.reading(run.size) as reading:
             output = self.denoiser(**run.arguments)
-        part = unconditional_part(self.pipeline, run)
         latents = run.latents
         predicted, variance = split_variance(run.to_picture(output[0]), latents)
         mask = self.guidance.mask(reading.attention(part), reading.layout)
@@ -172,18 +186,3 @@ def _with_prediction(output: Any, predicted: Tensor) -> Any:
     if isinstance(output, tuple):
         return (predicted, *output[1:])
     return type(output)(sample=predicted)
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Sets an attribute of one object, and takes it away again."""
-    own = vars(owner)
-    had, before = name in own, own.get(name)
-    own[name] = value
-    try:
-        yield
-    finally:
-        if had:
-            own[name] = before
-        else:
-            del own[name]
