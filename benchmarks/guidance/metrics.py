@@ -18,7 +18,11 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kernel_distance(real: np.ndarray, made: np.ndarray, *, block: int = 1000) -> float:
-    """Unbiased squared MMD, kernel (x.y / d + 1)^3, mean over blocks of 1,000."""
+    """Unbiased squared MMD, kernel (x.y / d + 1)^3, mean over blocks of 1,000.
+
+    Where there are fewer pictures they are one block.
+    """
+    block = min(block, len(real), len(made))
     blocks = min(len(real), len(made)) // block
     values = []
     for i in range(blocks):
@@ -42,6 +46,15 @@ def inception_score(probabilities: np.ndarray) -> float:
     p = probabilities.astype(np.float64) + 1e-12
     average = p.mean(0, keepdims=True)
     return float(np.exp((p * (np.log(p) - np.log(average))).sum(1).mean()))
+
+
+def inception_score_of_splits(
+    probabilities: np.ndarray, splits: int = 10
+) -> tuple[float, float]:
+    """Mean and standard deviation over equal parts, as Inception Scores are given."""
+    parts = np.array_split(probabilities, min(splits, len(probabilities)))
+    values = [inception_score(part) for part in parts]
+    return float(np.mean(values)), float(np.std(values))
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray) -> tuple[float, float]:

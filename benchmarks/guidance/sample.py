@@ -34,9 +34,13 @@ class Shuffled(AttentionGuidance):
 
     def mask(self, attention, grid):
         mask = super().mask(attention, grid)
-        flat = mask.flatten(1)
-        order = torch.rand(flat.shape).argsort(-1)
-        return flat.gather(1, order).view(mask.shape)
+        return shuffled(mask, torch.rand(mask.flatten(1).shape))
+
+
+def shuffled(mask: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """A mask with its tokens in the order of random numbers."""
+    order = draws.argsort(-1).to(mask.device)
+    return mask.flatten(1).gather(1, order).view(mask.shape)
 
 
 def guidance_of(cell: str) -> AttentionGuidance | None:

@@ -13,6 +13,7 @@ import torch
 from classifier import describe, load_classifier
 from data import DEFAULT_FOLDER, load
 from metrics import all_scores, moments
+from sample import CHUNK
 
 NAMES = ("FD", "KID", "IS", "precision", "recall")
 
@@ -48,7 +49,7 @@ def made(folder: Path, count: int, network) -> tuple[np.ndarray, np.ndarray, flo
 def score_cell(folder: Path, args, network, real: dict) -> list[dict]:
     rows = []
     for seed in sorted(folder.glob("seed*")):
-        if len(list(seed.glob("[0-9][0-9][0-9].npz"))) * 250 < args.count:
+        if len(list(seed.glob("[0-9][0-9][0-9].npz"))) * CHUNK < args.count:
             continue
         features, probabilities, masked = made(seed, args.count, network)
         center, spread = real["scale"]

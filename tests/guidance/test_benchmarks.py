@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.linalg import sqrtm
 
+from attnchain.errors import OutputError
 from attnchain.tasks.guidance.outputs import read_settings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "guidance"
@@ -38,10 +39,31 @@ def data(tmp_path):
         ):
             top = 256 if len(shape) == 3 else 10
             values = draw.integers(0, top, shape, dtype=np.uint8)
-            header = bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes()
-            packed = gzip.compress(header + values.tobytes())
-            (tmp_path / f"{part}-{kind}-ubyte.gz").write_bytes(packed)
+            write_idx(tmp_path / f"{part}-{kind}-ubyte.gz", values)
     return tmp_path
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """scikit-learn's digits, enlarged, in the files of Fashion-MNIST."""
+    from PIL import Image
+
+    sets = pytest.importorskip("sklearn.datasets", reason="needs scikit-learn")
+    small = sets.load_digits()
+    pixels = [
+        np.asarray(Image.fromarray(one).resize((28, 28)))
+        for one in (small.images * 255 / 16).astype(np.uint8)
+    ]
+    labels = small.target.astype(np.uint8)
+    for part, rows in (("train", slice(1200)), ("t10k", slice(1200, None))):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", np.stack(pixels)[rows])
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", labels[rows])
+    return tmp_path
+
+
+def write_idx(path, values):
+    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + values.tobytes()))
 
 
 def run(script, monkeypatch, *given):
@@ -121,6 +143,33 @@ def test_the_shuffled_control_keeps_the_area(scripts):
     assert not torch.equal(plain, moved)
 
 
+def test_digits_go_all_the_way_to_a_table(
+    scripts, digits, tmp_path, monkeypatch, capsys
+):
+    model, network = tmp_path / "dit.safetensors", tmp_path / "net.safetensors"
+    call = ["--data", digits, "--steps", 6, "--batch", 16, "--report", 3]
+    run(scripts("train_dit"), monkeypatch, *call, "--out", model)
+    call = ["--data", digits, "--epochs", 4, "--batch", 64, "--out", network]
+    run(scripts("classifier"), monkeypatch, *call)
+    assert float(capsys.readouterr().out.split()[-1]) > 0.5
+    sample = scripts("sample")
+    monkeypatch.setattr(sample, "CHUNK", 20)
+    call = ["--model", model, "--out", tmp_path / "runs", "--count", 40, "--steps", 2]
+    call += ["--cells", "none", "sag-s1", "rank-s1", "--seeds", 0, 1]
+    run(sample, monkeypatch, *call)
+    call = ["--runs", tmp_path / "runs", "--data", digits, "--classifier", network]
+    call += ["--count", 40, "--out", tmp_path / "scores.json"]
+    run(scripts("score"), monkeypatch, *call)
+    scores = json.loads((tmp_path / "scores.json").read_text())["40"]
+    assert set(scores) == {"none", "sag-s1", "rank-s1", "real pictures, held out"}
+    assert len(scores["rank-s1"]) == 2
+    for rows in scores.values():
+        assert all(np.isfinite(list(row.values())).all() for row in rows)
+    real, made = (scores[name][0]["FD"] for name in ("real pictures, held out", "none"))
+    assert real < made
+    assert "| rank-s1 | 2 x 40 |" in capsys.readouterr().out
+
+
 def test_frechet_distance_is_the_formula_with_scipys_root(scripts):
     metrics = scripts("metrics")
     draw = np.random.default_rng(0)
@@ -154,6 +203,22 @@ def test_inception_score_lies_between_one_and_the_classes(scripts):
     assert score(np.eye(4).repeat(3, 0)) == pytest.approx(4)
 
 
+def test_inception_score_of_splits_is_theirs_one_by_one(scripts):
+    metrics = scripts("metrics")
+    p = np.random.default_rng(0).dirichlet(np.ones(4), 30)
+    values = [metrics.inception_score(p[3 * i : 3 * i + 3]) for i in range(10)]
+    mean, deviation = metrics.inception_score_of_splits(p)
+    assert mean == pytest.approx(np.mean(values))
+    assert deviation == pytest.approx(np.std(values))
+
+
+def test_few_pictures_still_have_a_kernel_distance(scripts):
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(2, 50, 3))
+    distance = scripts("metrics").kernel_distance
+    assert distance(x, y) == distance(x, y, block=50)
+
+
 def test_precision_and_recall_see_what_is_missing(scripts):
     both = scripts("metrics").precision_recall
     draw = np.random.default_rng(0)
@@ -177,38 +242,124 @@ class Inception(torch.nn.Module):
         return colours if return_features else colours.softmax(-1)
 
 
-def test_the_recipe_of_stable_diffusion_makes_scores_and_resumes(
-    scripts, stable_diffusion, tmp_path
-):
+@pytest.fixture
+def recipe(scripts, tmp_path):
+    """The script of Stable Diffusion, and its arguments for tiny pictures."""
     from PIL import Image
 
-    script = scripts("sd15")
     (tmp_path / "real").mkdir()
     draw = np.random.default_rng(0)
     for i in range(4):
-        pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        pixels = draw.integers(0, 256, (8 + i, 12, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "real" / f"{i}.png")
     torch.jit.script(Inception()).save(tmp_path / "inception.pt")
     given = ["--model", "tiny", "--out", tmp_path / "runs", "--count", 3]
     given += ["--steps", 2, "--size", 8, "--batch", 2]
     given += ["--reference", tmp_path / "real"]
     given += ["--features", tmp_path / "inception.pt"]
-    args = script.arguments([str(part) for part in given])
+    script = scripts("sd15")
+    return script, lambda *more: script.arguments([str(x) for x in (*given, *more)])
+
+
+def test_the_recipe_of_stable_diffusion_makes_scores_and_resumes(
+    recipe, stable_diffusion, tmp_path, capsys
+):
+    script, arguments = recipe
+    args = arguments()
     scores = script.run(stable_diffusion, args)
-    assert set(scores) == {"none", "sag", "rank"}
+    assert set(scores) == {"none", "sag-s0.75", "rank-s0.75"}
+    assert "rank-s0.75: 2 of 3" in capsys.readouterr().out
     for values in scores.values():
         assert values["pictures"] == 3
         assert all(np.isfinite(value) for value in values.values())
         assert 1 <= values["IS"] <= 3
-    assert json.loads((tmp_path / "runs" / "scores.json").read_text()) == scores
+        assert values["IS of 10 splits"] == pytest.approx(1)
     last = tmp_path / "runs" / "rank-s0.75" / "000002.png"
     settings = read_settings(last)
     assert settings["seed"] == 2
     assert settings["guidance"]["salience"]["kind"] == "token_rank"
+    assert settings["scheduler"] == "DDIMScheduler"
+    assert settings["size"] == 8
+    assert settings["versions"]["torch"] == torch.__version__
     before = last.read_bytes()
     last.unlink()
     assert script.run(stable_diffusion, args) == scores
     assert last.read_bytes() == before
+
+
+def test_scores_of_other_methods_and_scales_are_kept(
+    recipe, stable_diffusion, tmp_path
+):
+    script, arguments = recipe
+    for scale in ("0.75", "1.5"):
+        args = arguments("--methods", "none", "rank", "--scale", scale)
+        script.run(stable_diffusion, args)
+    kept = json.loads((tmp_path / "runs" / "scores.json").read_text())
+    assert set(kept) == {"none", "rank-s0.75", "rank-s1.5"}
+
+
+def test_two_precisions_do_not_mix(recipe, stable_diffusion):
+    script, arguments = recipe
+    script.run(stable_diffusion, arguments("--methods", "none"))
+    with pytest.raises(OutputError, match="made with other settings"):
+        script.run(
+            stable_diffusion, arguments("--methods", "none", "--dtype", "float16")
+        )
+
+
+def test_the_controls_blur_everything_and_other_places(
+    recipe, stable_diffusion, tmp_path
+):
+    script, arguments = recipe
+    args = arguments("--methods", "all", "rank", "shuffled", "--size", "16")
+    first = script.run(stable_diffusion, args)
+    folders = [tmp_path / "runs" / name for name in first]
+    pictures = [(folder / "000000.png").read_bytes() for folder in folders]
+    assert len(set(pictures)) == 3
+    assert read_settings(folders[0] / "000000.png")["guidance"]["threshold"] == -1.0
+    last = tmp_path / "runs" / "shuffled-s0.75" / "000001.png"
+    before = last.read_bytes()
+    last.unlink()
+    script.run(stable_diffusion, args)
+    assert last.read_bytes() == before
+
+
+def test_real_pictures_are_cropped_to_their_middle_square(recipe, tmp_path):
+    from PIL import Image
+
+    script, _ = recipe
+    pixels = np.zeros((8, 24, 3), np.uint8)
+    pixels[:, 8:16] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    found = script.pixels_of(tmp_path / "wide.png", 4)
+    assert found.shape == (4, 4, 3)
+    assert (found == 200).all()
+    made = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(made).save(tmp_path / "made.png")
+    assert np.array_equal(script.pixels_of(tmp_path / "made.png", 8), made)
+
+
+def test_what_is_missing_is_named_before_pictures_are_made(recipe, tmp_path, capsys):
+    _, arguments = recipe
+    (tmp_path / "empty").mkdir()
+    for given, words in (
+        (("--features", tmp_path / "no.pt"), "no.pt is no file"),
+        (("--reference", tmp_path / "empty"), "holds no .png or .jpg"),
+        (("--reference", tmp_path / "nowhere"), "holds no .png or .jpg"),
+        (("--dtype", "float31"), "invalid choice"),
+        (("--device", "nowhere"), "--device nowhere cannot be used here"),
+    ):
+        with pytest.raises(SystemExit):
+            arguments(*given)
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_named_first(recipe, capsys):
+    _, arguments = recipe
+    with pytest.raises(SystemExit):
+        arguments("--device", "cuda")
+    assert "--device cuda cannot be used here" in capsys.readouterr().err
 
 
 def test_the_recipe_wants_features_and_reference_together(scripts, capsys):
