@@ -388,6 +388,44 @@ def test_a_picture_can_be_the_start(stable_diffusion):
     assert torch.equal(seen[2], empty)
 
 
+def controlled(components):
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+
+    control = ControlNetModel.from_unet(
+        components["unet"], conditioning_embedding_out_channels=(4,)
+    )
+    pipeline = StableDiffusionControlNetPipeline(
+        **components, controlnet=control, requires_safety_checker=False
+    )
+    return pipeline, {"image": Image.new("RGB", (8, 8), "red")}
+
+
+def inpainting(components):
+    from diffusers import StableDiffusionInpaintPipeline
+
+    pipeline = StableDiffusionInpaintPipeline(
+        **components, requires_safety_checker=False
+    )
+    call = {"image": Image.new("RGB", (8, 8), "red"), "strength": 1.0}
+    return pipeline, call | {"mask_image": Image.new("L", (8, 8), 255)}
+
+
+@pytest.mark.parametrize("make", [controlled, inpainting])
+def test_other_conditions_are_steered_without_classifier_free_guidance(
+    stable_diffusion, make
+):
+    pipeline, call = make(stable_diffusion.components)
+    pipeline.set_progress_bar_config(disable=True)
+    call |= {"height": 8, "width": 8}
+    plain = latents(pipeline, **call, guidance_scale=1.0)
+    with guide(pipeline, AttentionGuidance(blur_size=5)) as guided:
+        found = latents(pipeline, **call, guidance_scale=1.0)
+        with pytest.raises(UnsupportedModelError, match=r"guidance_scale=1"):
+            latents(pipeline, **call, guidance_scale=5.0)
+    assert guided.runs["guided"] >= 4
+    assert (found - plain).abs().max() > 1e-4
+
+
 def test_compiled_and_patched_denoisers_are_steered_alike(stable_diffusion):
     with guide(stable_diffusion):
         expected = latents(stable_diffusion)
