@@ -1,6 +1,8 @@
 """Argument checks of all layers: each says what was expected and what came."""
 
 import math
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,3 +82,18 @@ def check_fraction(value: float, name: str, *, zero: bool = False) -> None:
     if not inside:
         interval = "[0, 1]" if zero else "(0, 1]"
         raise ShapeError(f"{name} must lie in {interval}, but is {value!r}")
+
+
+def check_count(value: Any, name: str, *, low: int, high: int, meaning: str) -> None:
+    """Raises ShapeError unless the argument is a whole number within both limits."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not (whole and low <= value <= high):
+        message = f"{name} must lie in {low}..{high} ({meaning}), but is {value!r}"
+        raise ShapeError(message)
+
+
+def check_positive(value: Any, name: str) -> None:
+    """Raises ShapeError unless the argument is a finite number > 0."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and 0 < value < math.inf):
+        raise ShapeError(f"{name} must be a number > 0, but is {value!r}")

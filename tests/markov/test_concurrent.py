@@ -1,15 +1,18 @@
 """Chains solved side by side give what they give one after the other."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
 from tests.operators.builders import queries_and_keys
 
-from attnchain.errors import ConvergenceError
+from attnchain.errors import ConvergenceError, NumericalWarning
 from attnchain.markov import concurrent, second_eigenvalue, spectrum, stationary
 from attnchain.markov.concurrent import for_each_chain
-from attnchain.operators import AttentionTransition, Damped
+from attnchain.operators import AttentionTransition, Damped, DenseTransition
+from attnchain.testing import chains
 
 
 @pytest.fixture
@@ -82,3 +85,43 @@ def test_inference_mode_is_the_callers(two_threads):
         found = for_each_chain(lambda _: torch.is_inference_mode_enabled(), heads())
         assert set(found) == {True}
         assert float(stationary(Damped(heads(), 0.9)).error_bound.max()) <= 1e-6
+
+
+def test_threads_of_others_keep_their_number(two_threads):
+    others = []
+
+    def watched(chain):
+        if not others:
+            new = threading.Thread(
+                target=lambda: others.append(torch.get_num_threads())
+            )
+            new.start()
+            new.join()
+        return chain.n_states
+
+    for_each_chain(watched, heads())
+    assert others[0] == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_chain_is_let_go_once_it_is_solved(threads, two_threads):
+    torch.set_num_threads(threads)
+    alive, most = weakref.WeakSet(), []
+
+    def watched(chain):
+        alive.add(chain)
+        gc.collect()
+        most.append(len(alive))
+        return 0
+
+    for_each_chain(watched, heads(12))
+    assert max(most) <= threads + 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_warning_points_to_the_caller(threads, two_threads):
+    torch.set_num_threads(threads)
+    drift = chains.birth_death(200, 0.3, 0.2).matrix
+    with pytest.warns(NumericalWarning, match="ill-conditioned") as told:
+        second_eigenvalue(DenseTransition(torch.stack([drift, drift])))
+    assert [warning.filename for warning in told] == [__file__]

@@ -4,28 +4,43 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from tests.operators.builders import attention, queries_and_keys
+from tests.operators.builders import attention, queries_and_keys, random_rows
 from tests.testing.known import KNOWN
 
 from attnchain import reference
 from attnchain.errors import NumericalWarning, ShapeError
-from attnchain.markov import leading_subspaces, second_eigenvalue
+from attnchain.markov import (
+    leading_subspaces,
+    second_eigenvalue,
+    spectrum,
+    stationary,
+)
 from attnchain.operators import AttentionTransition, DenseTransition, as_transition
 from attnchain.testing import chains
 from attnchain.testing.strategies import stochastic_matrices
 
 
 def distance_to_singular(matrix, value):
-    """Spectral norm of the least change that makes `value` an eigenvalue of QPQ."""
-    n = len(matrix)
-    centre = np.eye(n) - 1 / n
-    shifted = centre @ matrix @ centre - value * np.eye(n)
+    """Spectral norm of the least change that makes `value` an eigenvalue."""
+    shifted = matrix - value * np.eye(len(matrix))
     return np.linalg.svd(shifted, compute_uv=False)[-1]
 
 
+ROUNDED = {
+    "exact": lambda m: m.double(),
+    "float32": lambda m: m.float(),
+    "half": lambda m: m.half(),
+    "uneven": lambda m: (
+        m.double() * torch.linspace(1 - 9e-6, 1 + 9e-6, len(m))[:, None]
+    ),
+}
+
+
 @pytest.mark.filterwarnings("ignore::attnchain.errors.NumericalWarning")
-@given(stochastic_matrices(max_states=8).filter(lambda m: len(m) > 1))
-def test_every_eigenvalue_is_exact_for_a_chain_as_near_as_certified(matrix):
+@pytest.mark.parametrize("rounded", ROUNDED.values(), ids=ROUNDED)
+@given(matrix=stochastic_matrices(max_states=8).filter(lambda m: len(m) > 1))
+def test_every_eigenvalue_is_exact_for_a_matrix_as_near_as_certified(matrix, rounded):
+    matrix = rounded(matrix)
     found = leading_subspaces(DenseTransition(matrix), len(matrix) - 1)
     for value, error in zip(found.eigenvalues, found.backward_error, strict=True):
         near = distance_to_singular(matrix.double().numpy(), complex(value))
@@ -94,13 +109,61 @@ def test_a_batch_is_solved_chain_by_chain():
     assert torch.allclose(found.eigenvalues[..., 0].abs(), moduli, atol=1e-4)
 
 
-@pytest.mark.parametrize("k", [0, 3, 1.5])
-def test_impossible_numbers_of_eigenvalues_are_refused(k):
-    chain = DenseTransition(torch.full((3, 3), 1 / 3))
-    with pytest.raises(ShapeError, match=r"1\.\.2"):
-        leading_subspaces(chain, k)
+def test_an_eigenvalue_of_many_copies_is_given_as_often_as_asked():
+    flat = torch.full((200, 200), 1 / 200, dtype=torch.float64)
+    stack = DenseTransition(
+        torch.stack([flat, torch.from_numpy(random_rows(200, 200))])
+    )
+    assert leading_subspaces(stack, 20).eigenvalues.shape == (2, 20)
+    assert spectrum(stack, 21).eigenvalues.shape == (2, 21)
 
 
-def test_the_tolerance_must_be_positive():
-    with pytest.raises(ShapeError, match="tolerance"):
-        leading_subspaces(DenseTransition(torch.full((3, 3), 1 / 3)), tolerance=0)
+def test_opposite_eigenvalues_of_one_modulus_keep_their_estimate():
+    # Every bounce changes sides, so eigenvalues come in pairs of opposite sign.
+    matrix = torch.zeros(200, 200, dtype=torch.float64)
+    matrix[:100, 100:] = torch.from_numpy(random_rows(100, 100, seed=1))
+    matrix[100:, :100] = torch.from_numpy(random_rows(100, 100, seed=2))
+    found = leading_subspaces(DenseTransition(matrix), 2, tolerance=1e-6)
+    exact = reference.eigenvalues(matrix.numpy())
+    for value, error in zip(found.eigenvalues, found.error_estimate, strict=True):
+        assert abs(exact - complex(value)).min() <= float(error) <= 1e-6
+
+
+def test_nearly_all_eigenvalues_of_a_chain_that_is_no_longer_small():
+    chain = DenseTransition(torch.from_numpy(random_rows(520, 520)))
+    found = leading_subspaces(chain, 515)
+    assert found.eigenvalues.shape == (515,)
+    assert float(found.backward_error.max()) < 1e-10
+
+
+def test_gradients_tracked_in_the_chain_do_not_matter():
+    q, k = (x.requires_grad_() for x in queries_and_keys(150, 8))
+    chain = AttentionTransition(q, k)
+    moduli = second_eigenvalue(chain).modulus, spectrum(chain, 2).eigenvalues[1].abs()
+    expected = leading_subspaces(chain).eigenvalues[0].abs()
+    for modulus in moduli:
+        assert abs(float(modulus) - float(expected)) < 1e-4
+
+
+@pytest.mark.parametrize("k", [0, 3, 1.5, 2.0, None, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("question", [leading_subspaces, spectrum])
+def test_impossible_numbers_of_eigenvalues_are_refused(k, question):
+    chain = DenseTransition(torch.full((2, 2), 1 / 2))
+    with pytest.raises(ShapeError, match=r"k must lie in 1\.\."):
+        question(chain, k)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, None, "a", float("nan")])
+@pytest.mark.parametrize("name", ["tolerance", "max_products"])
+def test_limits_must_be_positive(name, wrong):
+    with pytest.raises(ShapeError, match=name):
+        leading_subspaces(DenseTransition(torch.full((3, 3), 1 / 3)), **{name: wrong})
+
+
+def test_a_single_state_and_no_chain_at_all_are_refused():
+    with pytest.raises(ShapeError, match="one state"):
+        leading_subspaces(DenseTransition(torch.ones(1, 1)))
+    none = DenseTransition(torch.full((2, 3, 3), 1 / 3))[0:0]
+    for question in (leading_subspaces, second_eigenvalue, stationary):
+        with pytest.raises(ShapeError, match="no chain"):
+            question(none)

@@ -136,3 +136,43 @@ def test_a_recycled_subspace_solves_another_right_side_in_fewer_products(turned)
     for found in (alone, after, again):
         assert float((found.x - exact).abs().sum()) < 1e-7
     assert again.products < after.products < alone.products
+
+
+BROKEN_OFF = {
+    "stay": torch.eye(64).double(),
+    "blocks": torch.kron(torch.eye(16), torch.full((4, 4), 0.25)).double(),
+    "half mirror": 0.5 * (torch.eye(64) + torch.eye(64).flip(0)).double(),
+    "all to 0": torch.eye(64)[:1].expand(64, 64).double(),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_OFF)
+@pytest.mark.parametrize("turned", [False, True], ids=["incoming", "outgoing"])
+def test_invariant_subspaces_end_the_iteration_with_the_solution(
+    name, turned, monkeypatch
+):
+    monkeypatch.setattr("attnchain.markov.linear.CACHED_LIMIT", 0)
+    jump = torch.eye(64).double()[5]
+    jump = (jump + torch.full((64,), 1 / 64)) / 2 if turned else jump
+    chain = Damped(DenseTransition(BROKEN_OFF[name]), 0.99, jump)
+    chain = ColumnNormalized(chain) if turned else chain
+    found = stationary(chain, solver="gmres", tolerance=1e-9)
+    error = float((found.distribution - exact(chain)).abs().sum())
+    assert error <= float(found.error_bound) + 1e-12
+    assert float(found.error_bound) <= 1e-9
+
+
+def test_a_subspace_that_broke_off_can_be_recycled():
+    equations, _ = incoming(Damped(DenseTransition(torch.eye(64).double()), 0.9))
+    first, second = torch.eye(64).double()[:2]
+    broken = gmres.minimise(
+        replace(equations, right=first), target=1e-9, max_iterations=50
+    )
+    assert broken.products == 1
+    after = gmres.minimise(
+        replace(equations, right=second),
+        target=1e-9,
+        max_iterations=50,
+        after=broken.cycle,
+    )
+    assert torch.allclose(after.x, 10 * second)

@@ -1,11 +1,14 @@
 """Many small chains at once: a thread for each instead of several for each product."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any, TypeVar
 
 import torch
 
+from attnchain.errors import ShapeError
 from attnchain.operators import AbstractTransition, fits_budget
 
 Result = TypeVar("Result")
@@ -30,12 +33,19 @@ def for_each_chain(
 
     Returns:
         One result for each chain.
+
+    Raises:
+        ShapeError: The batch holds no chain.
     """
-    chains = list(transition.chains())
-    workers = _workers(transition, len(chains))
+    count = math.prod(transition.batch_shape)
+    if count == 0:
+        raise ShapeError(f"{transition!r} holds no chain")
+    # Drawn one by one: what a solver keeps with a chain goes with it.
+    jobs = zip(transition.chains(), *others, strict=True)
+    workers = _workers(transition, count)
     if workers < 2:
-        return [solve(*job) for job in zip(chains, *others, strict=True)]
-    return _side_by_side(solve, list(zip(chains, *others, strict=True)), workers)
+        return [solve(*job) for job in jobs]
+    return _side_by_side(solve, jobs, workers)
 
 
 def _workers(transition: AbstractTransition, chains: int) -> int:
@@ -54,19 +64,30 @@ def _fit(workers: int, n: int, device: torch.device) -> bool:
 
 
 def _side_by_side(
-    solve: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int
+    solve: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], workers: int
 ) -> list[Result]:
-    threads = torch.get_num_threads()
+    threads, started = torch.get_num_threads(), Barrier(workers + 1)
     gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def enter() -> None:
+        torch.get_num_threads()  # the first use in a thread would undo the next line
+        torch.set_num_threads(1)
+        started.wait()
 
     def solved(job: tuple[Any, ...]) -> Result:
         # Both modes belong to a thread, and are those of the caller here.
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return solve(*job)
 
-    pool = ThreadPoolExecutor(workers, "chain", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(workers, "chain", enter)
     try:
-        return list(pool.map(solved, jobs))
+        results = pool.map(solved, jobs)
+        started.wait()
+        # A thread keeps its number; new threads of the program get the last one set.
+        torch.set_num_threads(threads)
+        return list(results)
+    except BaseException:
+        started.abort()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # also what threads yet to come start with

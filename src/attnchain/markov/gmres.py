@@ -82,7 +82,7 @@ def minimise(
     before, cycle = math.inf, after
     while True:
         norm = float(residual.norm())
-        if norm <= goal or norm >= 0.9 * before or taken >= max_iterations:
+        if not goal < norm < 0.9 * before or taken >= max_iterations:
             return Solved(x, taken, cycle)
         before = norm
         cycle = Cycle(equations, residual, norm, recycled)
@@ -144,7 +144,7 @@ class Cycle:
             column = self._extended()
             self.shares.append(column[:c])
             self._rotate(column[c:])
-        weights = np.linalg.solve(self._triangle(), self.rotated[: self.size])
+        weights = self._inverse() @ self.rotated[: self.size]
         y = self._like(weights) @ self.basis[c : c + self.size]
         if self.kept is not None:
             y = y - self._like(weights @ self.shares) @ self.kept.directions
@@ -163,7 +163,7 @@ class Cycle:
         if self.kept is not None:
             shares = self._like(np.array(self.shares))
             directions = directions - shares @ self.kept.directions
-        inverse = self._like(np.linalg.inv(self._triangle().T))
+        inverse = self._like(np.ascontiguousarray(self._inverse().T))
         new = Recycled(inverse @ directions, self._like(rotation[:m]) @ krylov)
         if self.kept is None:
             return new
@@ -174,11 +174,13 @@ class Cycle:
             torch.cat([self.kept.images, new.images]),
         )
 
-    def _triangle(self) -> np.ndarray:
+    def _inverse(self) -> np.ndarray:
+        """Of the triangle; of an undamped chain it may be singular."""
         triangle = np.zeros((self.size, self.size))
         for j, column in enumerate(self.columns):
             triangle[: j + 1, j] = column
-        return triangle
+        regular = bool(triangle.diagonal().all())
+        return np.linalg.inv(triangle) if regular else np.linalg.pinv(triangle)
 
     def _like(self, numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(numbers).to(self.basis)
@@ -192,9 +194,12 @@ class Cycle:
         image.addmv_(known.T, first, alpha=-1)
         second = known @ image
         image.addmv_(known.T, second, alpha=-1)
-        norm = torch.linalg.vector_norm(image)
-        torch.div(image, norm, out=self.basis[j + 1])
-        return [*first.add_(second).tolist(), float(norm)]
+        norm = float(torch.linalg.vector_norm(image))
+        if norm > 0:
+            torch.div(image, norm, out=self.basis[j + 1])
+        else:  # the subspace is invariant and holds the solution
+            self.basis[j + 1] = 0
+        return [*first.add_(second).tolist(), norm]
 
     def _rotate(self, column: list[float]) -> None:
         """Makes the new column triangular by one more Givens rotation."""
@@ -204,7 +209,7 @@ class Cycle:
             entries[i] = cosine * upper + sine * lower
             entries[i + 1] = cosine * lower - sine * upper
         length = math.hypot(entries[-1], below)
-        cosine, sine = entries[-1] / length, below / length
+        cosine, sine = (entries[-1] / length, below / length) if length else (1.0, 0.0)
         entries[-1] = length
         last = self.rotated[-1]
         self.rotated[-1:] = [cosine * last, -sine * last]

@@ -76,17 +76,19 @@ def leading_subspace(
         Stewart, A Krylov-Schur algorithm for large eigenproblems, 2001.
     """
     n = chain.n_states
-    if n <= _MOST:
-        return _dense_subspace(chain, side)
     # One vector finds a single eigenvalue in a third of the products, but would miss
     # the copies of a multiple one.
     one = wanted == 1 and isinstance(chain, DenseTransition)
     block = 1 if one else max(BLOCK, min(wanted, 2 * BLOCK))
-    space = _Krylov(chain, block, most=max(_MOST, wanted + BLOCK + 1 + 2 * block))
+    most = max(_MOST, wanted + BLOCK + 1 + 2 * block)
+    if n <= most:
+        return _dense_subspace(chain, side)
+    space = _Krylov(chain, block, most)
     check = 8.0  # a small Schur form costs as much as two products
     while True:
         space.extend(chain, side)
-        if not space.full and space.products < min(check, max_products):
+        early = space.products < min(check, max_products) or space.size < wanted
+        if early and not space.full:
             continue
         check = 1.25 * space.products
         more = wanted + BLOCK if space.full else wanted

@@ -64,15 +64,18 @@ class Spectrum:
 class LeadingSubspaces:
     """The slowest modes beside the stationary one, from both sides, all in float64.
 
+    Both bases are real Schur vectors: where the k-th and next eigenvalue are a complex
+    pair, or of one modulus, their last column belongs to a space it does not span.
+
     Attributes:
         eigenvalues: The k of largest modulus beside the 1, `(*batch, k)`; of a complex
             pair the one with positive imaginary part first.
         right: Orthonormal basis of the right invariant subspace, constants left out,
             one vector in each column, `(*batch, n, k)`.
         left: Likewise of the left one; every column sums to zero.
-        backward_error: Certified: each eigenvalue is an exact one of a matrix that
-            differs from the chain by at most this, in the spectral norm, rounding
-            included, `(*batch, k)`.
+        backward_error: Certified: each eigenvalue is an exact one of some matrix
+            (itself no chain, in general) that differs from P by at most this in the
+            spectral norm, rounding included, `(*batch, k)`.
         condition: How many times more an eigenvalue moves than the matrix, to first
             order: 1 over the cosine between its left and right vector, `(*batch, k)`.
         error_estimate: The product of the two, `(*batch, k)`.

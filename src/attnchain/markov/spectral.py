@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnchain.checks import check_count, check_positive
 from attnchain.errors import ConvergenceError, NumericalWarning, ShapeError
 from attnchain.markov.concurrent import for_each_chain
 from attnchain.markov.krylov import eigenvalues, leading_subspace
@@ -73,13 +74,14 @@ def spectrum(
         tensor([1.0000, 0.4000], dtype=torch.float64)
     """
     n = transition.n_states
-    if k != int(k) or not 1 <= k <= n:
-        raise ShapeError(f"k must lie in 1..{n} (the number of states), but is {k!r}")
-    if not tolerance > 0:
-        raise ShapeError(f"tolerance must be > 0, but is {tolerance!r}")
-    parts = for_each_chain(
-        lambda chain: _spectrum_of_chain(chain, k, tolerance, max_products), transition
-    )
+    check_count(k, "k", low=1, high=n, meaning="the number of states")
+    check_positive(tolerance, "tolerance")
+    check_positive(max_products, "max_products")
+    with torch.no_grad():
+        parts = for_each_chain(
+            lambda chain: _spectrum_of_chain(chain, k, tolerance, max_products),
+            transition,
+        )
     batch = transition.batch_shape
 
     def stacked(pick: Callable[[Spectrum], Tensor]) -> Tensor:
@@ -185,9 +187,20 @@ def second_eigenvalue(
         >>> second_eigenvalue(two).modulus
         tensor(0.4000, dtype=torch.float64)
     """
-    parts = for_each_chain(lambda chain: _second_of_chain(chain, tolerance), transition)
+    check_positive(tolerance, "tolerance")
+    with torch.no_grad():
+        parts = for_each_chain(
+            lambda chain: _second_of_chain(chain, tolerance), transition
+        )
     batch, device = transition.batch_shape, transition.device
-    values, errors, products = zip(*parts, strict=True)
+    values, errors, products, known = zip(*parts, strict=True)
+    if not all(known):
+        warnings.warn(
+            f"lambda_2 is ill-conditioned: its error is about {max(errors):.1g}, not "
+            f"{tolerance:.1g} (see error_estimate)",
+            NumericalWarning,
+            stacklevel=2,
+        )
     value = torch.tensor(values, dtype=torch.complex128, device=device).view(batch)
     error = torch.tensor(errors, dtype=transition.dtype, device=device).view(batch)
     spent = torch.tensor(products, device=device).view(batch)
@@ -196,14 +209,14 @@ def second_eigenvalue(
 
 def _second_of_chain(
     chain: AbstractTransition, tolerance: float
-) -> tuple[complex, float, int]:
-    """Eigenvalue, error estimate and products; tightened until the estimate fits."""
+) -> tuple[complex, float, int, bool]:
+    """Eigenvalue, error estimate, products, and whether the estimate fits."""
     if chain.n_states == 1:
-        return 0j, 0.0, 0
+        return 0j, 0.0, 0, True
     diagonal = _triangular_diagonal(chain)
     if diagonal is not None:
         rounding = chain.n_states * torch.finfo(chain.dtype).eps
-        return complex(diagonal.sort().values[-2]), rounding, 1
+        return complex(diagonal.sort().values[-2]), rounding, 1, True
     goal = tolerance / _SAFETY
     found = spectrum(chain, 2, tolerance=goal)
     products, error = int(found.products), float(found.error_estimate[1])
@@ -216,14 +229,7 @@ def _second_of_chain(
         except ConvergenceError as stopped:
             found = stopped.result
         products, error = products + int(found.products), float(found.error_estimate[1])
-    if error > tolerance:
-        warnings.warn(
-            f"lambda_2 is ill-conditioned: its error is about {error:.1g}, not "
-            f"{tolerance:.1g} (see error_estimate)",
-            NumericalWarning,
-            stacklevel=3,
-        )
-    return complex(found.eigenvalues[1]), error, products
+    return complex(found.eigenvalues[1]), error, products, error <= tolerance
 
 
 def _triangular_diagonal(chain: AbstractTransition) -> Tensor | None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attnchain.checks import check_count, check_positive
 from attnchain.errors import NumericalWarning, ShapeError
 from attnchain.markov.concurrent import for_each_chain
 from attnchain.markov.krylov import InvariantSubspace, leading_subspace
@@ -33,8 +34,9 @@ def leading_subspaces(
     $(Y X)^{-1} Y P X$, whose error is of second order. With unit vectors x, y of one
     eigenvalue theta and the residuals $r = P x - \theta x$ (constants left out),
     $s = y P - \theta y$, both measured in float64 on the numbers as given, theta is
-    an **exact** eigenvalue of a matrix within $\max(\|r\|, \|s\|)$ of the chain, in
-    the spectral norm; to first order this moves it by that much times its condition
+    an **exact** eigenvalue of some matrix (complex for a complex theta) within
+    $\max(\|r\|, \|s\|)$ of P in the spectral norm, once rounding and what rows lack
+    of one are added; to first order this moves it by that much times its condition
     number $1 / |y x|$. That no eigenvalue of larger modulus was missed is not
     certified.
 
@@ -42,7 +44,8 @@ def leading_subspaces(
         transition: One chain or a batch.
         k: Number of eigenvalues beside the 1, less than n.
         tolerance: Largest `error_estimate` to reach.
-        max_products: Single-vector products to spend on each side of each chain.
+        max_products: Single-vector products to spend on each side of each chain;
+            the last attempt may exceed them by as much again.
 
     Returns:
         `LeadingSubspaces`, in float64.
@@ -55,7 +58,7 @@ def leading_subspaces(
         ShapeError: k outside 1..n - 1, or the tolerance not positive.
 
     Cost:
-        Twice that of `spectrum`, and 2 k products in float64.
+        Twice that of `spectrum`, and 2 k + 2 products in float64.
 
     Sources:
         Kahan, Parlett and Jiang, Residual bounds on approximate eigensystems of
@@ -72,10 +75,11 @@ def leading_subspaces(
         True
     """
     n = transition.n_states
-    if k != int(k) or not 1 <= k < n:
-        raise ShapeError(f"k must lie in 1..{n - 1} (one less than n), but is {k!r}")
-    if not tolerance > 0:
-        raise ShapeError(f"tolerance must be > 0, but is {tolerance!r}")
+    if n == 1:
+        raise ShapeError("a chain of one state has no eigenvalue beside the 1")
+    check_count(k, "k", low=1, high=n - 1, meaning="one less than the states")
+    check_positive(tolerance, "tolerance")
+    check_positive(max_products, "max_products")
     with torch.no_grad():
         parts = for_each_chain(
             lambda chain: _of_chain(chain, k, tolerance, max_products), transition
@@ -102,18 +106,19 @@ def _of_chain(
     wide = chain.to(torch.float64)
     exact, rounding = stored(wide), wide.row_error
     working = exact if tolerance < 1e-5 else stored(chain)
-    goal, spent, attempts = tolerance / 4, 0, 0
+    goal, spent, attempt = tolerance / 4, 0, 0
     while True:
-        right, left = _both_sides(working, k, goal, max_products)
-        attempts += 1
-        spent += right.products + left.products
-        found = _certified(exact, (right, left), k, rounding)
+        # Eigenvalues of one modulus may come in another order on the other side.
+        wanted = min(k + attempt, chain.n_states - 1)
+        sides = _both_sides(working, wanted, goal, max_products)
+        found = _certified(exact, sides, k, rounding)
         spent += int(found.products)
         worst = float(found.error_estimate.max())
-        exhausted = attempts > _TIGHTENINGS or spent >= 2 * max_products
+        exhausted = attempt == _TIGHTENINGS or spent >= 2 * max_products
         if worst <= tolerance or exhausted:
-            return replace(found, products=torch.tensor(spent))
+            return replace(found, products=found.products.new_tensor(spent))
         goal, working = max(1e-13, 0.5 * goal * tolerance / worst), exact
+        attempt += 1
 
 
 def _both_sides(
@@ -121,11 +126,7 @@ def _both_sides(
 ) -> tuple[InvariantSubspace, InvariantSubspace]:
     """Right and left subspace of at least k dimensions, no pair split."""
     right = leading_subspace(chain, k, goal, max_products, "pull")
-    wanted = len(right.triangular)
-    left = leading_subspace(chain, wanted, goal, max_products, "push")
-    if len(left.triangular) > wanted:  # nearly equal moduli in another order
-        wanted = len(left.triangular)
-        right = leading_subspace(chain, wanted, goal, max_products, "pull")
+    left = leading_subspace(chain, len(right.basis), goal, max_products, "push")
     return right, left
 
 
@@ -150,10 +151,13 @@ def _certified(
     x, y = right.basis[:size].double(), left.basis[:size].double()
     pairs = _pairs(x, _centred(exact.pull(x)), y, _centred(exact.push(y)), k)
     ones = torch.ones(exact.n_states, dtype=torch.float64, device=exact.device)
-    norm = math.sqrt(float(exact.push(ones).max()))  # of P, since its rows sum to one
-    backward = pairs.residuals + rounding * norm
+    rows, columns = exact.pull(ones), exact.push(ones)
+    norm = math.sqrt(float(rows.max()) * float(columns.max()))  # bounds that of P
+    uneven = float(_centred(rows).norm()) / math.sqrt(exact.n_states)
+    backward = pairs.residuals + rounding * norm + uneven
     condition = 1 / np.maximum(pairs.cosines, np.finfo(float).tiny)
     estimate = np.minimum(backward * condition, 2.0)
+    products = right.products + left.products + 2 * size + 2
 
     def told(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(exact.device)
@@ -165,7 +169,7 @@ def _certified(
         backward_error=told(backward),
         condition=told(condition),
         error_estimate=told(estimate),
-        products=torch.tensor(2 * size + 1),
+        products=torch.tensor(products, device=exact.device),
     )
 
 
@@ -179,18 +183,20 @@ def _pairs(x: Tensor, px: Tensor, y: Tensor, yp: Tensor, k: int) -> _Pairs:
     import scipy.linalg
 
     overlap = (y @ x.T).cpu().numpy()
-    projected = np.linalg.solve(overlap, (y @ px.T).cpu().numpy())
+    inverse = np.linalg.pinv(overlap)
+    projected = inverse @ (y @ px.T).cpu().numpy()
     eig: Any = scipy.linalg.eig
     values, w, u = eig(projected, left=True, right=True)
     order = np.lexsort((-values.imag, -np.round(abs(values), 12)))[:k]
     values, u = values[order], u[:, order]
-    w = w[:, order].conj().T @ np.linalg.inv(overlap)
+    w = w[:, order].conj().T @ inverse
     observable = x.T.cpu().numpy() @ u
     moved = px.T.cpu().numpy() @ u - observable * values
     redistribution = w @ y.cpu().numpy()
     shifted = w @ yp.cpu().numpy() - values[:, None] * redistribution
-    size = np.linalg.norm(observable, axis=0)
-    mass = np.linalg.norm(redistribution, axis=1)
+    tiny = np.finfo(float).tiny
+    size = np.maximum(np.linalg.norm(observable, axis=0), tiny)
+    mass = np.maximum(np.linalg.norm(redistribution, axis=1), tiny)
     cosines = abs((redistribution * observable.T).sum(1)) / (size * mass)
     residuals = np.maximum(
         np.linalg.norm(moved, axis=0) / size, np.linalg.norm(shifted, axis=1) / mass
