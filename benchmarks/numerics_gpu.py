@@ -2,20 +2,22 @@
 
     python benchmarks/numerics_gpu.py [--largest 1048576] [--device cuda]
 
-Prints one table and writes it (CSV). Rates are shares of ceilings measured on the same
-card in the same run: a copy (bytes/s), a matrix product in half precision and in
-float64 (flop/s), base-2 exponentials (1/s). Chains are random clustered heads, d = 64,
-half precision where it says so. `--device cpu --largest 1024` tries the script out.
+Prints one table and writes it (CSV) line by line; what fails is a line that says why.
+Rates are shares of ceilings measured on the same card in the same run: a matrix product
+in the same precision (flop/s) and base-2 exponentials (1/s). Chains are random
+clustered heads, d = 64. `--device cpu --largest 1024` tries the script out.
 """
 
 import argparse
 import csv
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from numerics_chains import random_heads
 
+from attnchain.errors import ChainError
 from attnchain.markov import second_eigenvalue, stationary
 from attnchain.operators import AttentionTransition, Damped
 
@@ -27,11 +29,25 @@ COLUMNS = ("tokens", "what", "seconds", "of flop/s", "of exp2/s", "note")
 
 
 class Bench:
-    """Times work on one device and keeps the rows of the table."""
+    """Times work on one device and writes the rows of the table."""
 
-    def __init__(self, device: str) -> None:
-        self.device = torch.device(device)
-        self.rows = []
+    def __init__(self, device: str, path: Path) -> None:
+        self.device, self.path = torch.device(device), path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        self._write(COLUMNS)
+
+    @contextmanager
+    def row(self, tokens, what):
+        """A row that is written even where measuring it fails."""
+        found = {}
+        try:
+            yield found
+        except (ChainError, RuntimeError) as error:
+            found = {"note": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+        shares = [f"{share:.2f}" for share in found.get("shares", ())] or ["", ""]
+        seconds = f"{found['seconds']:.4g}" if "seconds" in found else ""
+        self._write((tokens, what, seconds, *shares, found.get("note", "")))
 
     def time(self, function, repeats=REPEATS):
         """Best seconds of some runs, after one that is not counted."""
@@ -45,10 +61,18 @@ class Bench:
             best = min(best, time.perf_counter() - start)
         return best
 
-    def add(self, tokens, what, seconds, *, shares=("", ""), note=""):
-        shown = [share if share == "" else f"{share:.2f}" for share in shares]
-        self.rows.append((tokens, what, f"{seconds:.4g}", *shown, note))
-        print(" | ".join(map(str, self.rows[-1])), flush=True)
+    def _write(self, row):
+        print(" | ".join(map(str, row)), flush=True)
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow(row)
+
+    def once(self, function):
+        """Seconds and result of a single run; kernels are compiled by then."""
+        self._wait()
+        start = time.perf_counter()
+        result = function()
+        self._wait()
+        return time.perf_counter() - start, result
 
     def _wait(self):
         if self.device.type == "cuda":
@@ -56,20 +80,18 @@ class Bench:
 
 
 def ceilings(bench):
-    """What the card reaches: bytes/s, half and double flop/s, exponentials/s."""
+    """What the card reaches: flop/s by precision, exponentials/s."""
     cuda = bench.device.type == "cuda"
     size, side = (2**28, 8_192) if cuda else (2**22, 512)
     numbers = torch.rand(size, device=bench.device)
     out = torch.empty_like(numbers)
-    copied = 8 * size / bench.time(lambda: out.copy_(numbers))
-    raised = size / bench.time(lambda: torch.exp2(numbers, out=out))
-    found = {"copy": copied, "exp2": raised}
-    for name, dtype in (("half", torch.float16), ("double", torch.float64)):
+    found = {"exp2": size / bench.time(lambda: torch.exp2(numbers, out=out))}
+    for dtype in (torch.float16, torch.float32, torch.float64):
         square = torch.rand(side, side, device=bench.device).to(dtype)
         seconds = bench.time(lambda square=square: square @ square)
-        found[name] = 2 * side**3 / seconds
+        found[dtype] = 2 * side**3 / seconds
     for name, rate in found.items():
-        print(f"ceiling {name}: {rate:.3g}/s")
+        print(f"ceiling, {name}: {rate:.3g}/s")
     return found
 
 
@@ -78,56 +100,46 @@ def heads(n, dtype, device):
     return (part[0].to(device=device, dtype=dtype) for part in (q, k))
 
 
-def fused_attention(bench, n, dtype):
-    """One forward pass of torch's fused attention of the same shape."""
-    q, k = heads(n, dtype, bench.device)
-    q, k = q[None, None], k[None, None]
-    attend = torch.nn.functional.scaled_dot_product_attention
-    return bench.time(lambda: attend(q, k, k, scale=SCALE))
-
-
 def products(bench, n, rates):
     """Pushes in half, single and double precision, against fused attention."""
-    half = fused_attention(bench, n, torch.float16)
-    bench.add(n, "fused attention, float16", half)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    q, k = (x[None, None] for x in heads(n, torch.float16, bench.device))
+    with bench.row(n, "fused attention, float16") as row:
+        row["seconds"] = bench.time(lambda: attend(q, k, k, scale=SCALE))
+    fused = row.get("seconds", float("nan"))
     backend = "triton" if bench.device.type == "cuda" else "tiled"
     for dtype in (torch.float16, torch.float32, torch.float64):
-        if dtype == torch.float64 and n > 262_144:
-            continue
         q, k = heads(n, dtype, bench.device)
         chain = AttentionTransition(q, k, scale=SCALE, backend=backend)
         for columns in (1, 64) if dtype != torch.float64 else (1,):
-            v = torch.rand(columns, n, device=bench.device, dtype=chain.dtype)
-            seconds = bench.time(lambda v=v, chain=chain: chain.push(v))
-            name = f"push, {str(dtype)[6:]}, {columns} vector(s)"
-            ratio = f"{seconds / half:.2f} x fused attention, float16"
-            ceiling = rates["double" if dtype == torch.float64 else "half"]
-            flops = 2 * n * n * (WIDTH + columns) / seconds
-            shares = (flops / ceiling, n * n / seconds / rates["exp2"])
-            bench.add(n, name, seconds, shares=shares, note=ratio)
+            with bench.row(n, f"push, {str(dtype)[6:]}, {columns} vector(s)") as row:
+                v = torch.rand(columns, n, device=bench.device, dtype=chain.dtype)
+                seconds = bench.time(lambda v=v, chain=chain: chain.push(v))
+                row["seconds"] = seconds
+                flops = 2 * n * n * (WIDTH + columns) / seconds
+                row["shares"] = flops / rates[dtype], n * n / seconds / rates["exp2"]
+                row["note"] = f"{seconds / fused:.2f} x fused attention, float16"
 
 
 def questions(bench, n):
     """TokenRank and lambda_2 of one head given in half precision."""
     q, k = heads(n, torch.float16, bench.device)
     chain = AttentionTransition(q, k, scale=SCALE)
-    if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    cuda = bench.device.type == "cuda"
     for damping in (0.85, 0.99):
-        found = []
-
-        def rank(damping=damping, found=found):
-            found[:] = [stationary(Damped(chain, damping))]
-
-        seconds = bench.time(rank, repeats=1)
-        result = found[0]
-        note = f"{int(result.products)} products, error <= {result.error_bound:.1g}"
-        bench.add(n, f"TokenRank, damping {damping}", seconds, note=note)
-    seconds = bench.time(lambda: second_eigenvalue(chain), repeats=1)
-    bench.add(n, "lambda_2", seconds)
-    if bench.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**20
-        print(f"peak memory at n = {n}: {peak:.0f} MiB")
+        with bench.row(n, f"TokenRank, damping {damping}") as row:
+            if cuda:
+                torch.cuda.reset_peak_memory_stats()
+            seconds, result = bench.once(lambda d=damping: stationary(Damped(chain, d)))
+            peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else 0
+            row["seconds"] = seconds
+            row["note"] = (
+                f"{int(result.products)} products, error <= {result.error_bound:.1g}"
+                + (f", peak {peak:.0f} MiB" if cuda else "")
+            )
+    with bench.row(n, "lambda_2") as row:
+        row["seconds"], found = bench.once(lambda: second_eigenvalue(chain))
+        row["note"] = f"{int(found.products)} products"
 
 
 def main():
@@ -136,8 +148,8 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path("out/numerics"))
     options = parser.parse_args()
-    bench = Bench(options.device)
-    print(" | ".join(COLUMNS))
+    path = options.out / "numerics-gpu.csv"
+    bench = Bench(options.device, path)
     if bench.device.type == "cuda":
         print(torch.cuda.get_device_name(bench.device), torch.__version__)
     rates = ceilings(bench)
@@ -145,12 +157,6 @@ def main():
         for n in (n for n in SIZES if n <= options.largest):
             products(bench, n, rates)
             questions(bench, n)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "numerics-gpu.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(bench.rows)
     print("wrote", path)
 
 

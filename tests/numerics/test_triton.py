@@ -41,37 +41,83 @@ def test_kernels_in_the_interpreter():
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+DTYPES = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
+
+
 @needs_triton
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
-    ("dtype", "push", "columns", "mask", "width"),
+    ("dtype", "push", "columns", "mask", "width", "capability"),
     [
-        ("fp32", True, 1, 0, 64),
-        ("fp16", False, 64, 1, 64),
-        ("bf16", True, 16, 2, 256),
-        ("fp64", True, 1, 0, 64),
-        ("fp64", False, 16, 2, 128),
+        ("fp32", True, 1, 0, 64, 90),
+        ("fp16", False, 64, 1, 64, 80),
+        ("bf16", True, 16, 2, 256, 90),
+        # The largest of every precision.
+        ("fp32", True, 64, 0, 256, 80),
+        ("fp64", True, 16, 0, 256, 90),
+        ("fp64", False, 16, 2, 128, 80),
     ],
 )
-def test_kernels_compile_for_a_gpu(capability, dtype, push, columns, mask, width):  # noqa: PLR0917
+def test_products_fit_a_gpu(dtype, push, columns, mask, width, capability):  # noqa: PLR0917
+    from attnchain.operators import triton_kernels
+
+    fixed = {"PUSH": push, "MASK": mask, "CAUSAL": True, "COLUMNS": columns}
+    pointers = {"mask": ("fp32", "u8", "fp32")[mask]}
+    numbers, sizes = ("tops", "vectors", "result"), ("n", "d", "count")
+    shared = compiled_shared(
+        triton_kernels._product_kernel,
+        DTYPES[dtype],
+        width,
+        capability,
+        (fixed, pointers, numbers, sizes),
+    )
+    assert columns <= triton_kernels.most_columns(DTYPES[dtype])
+    assert shared <= 116 * 1024
+
+
+@needs_triton
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize(("dtype", "width"), [("fp32", 256), ("fp64", 256)])
+def test_sums_fit_a_gpu(dtype, width):
+    from attnchain.operators import triton_kernels
+
+    fixed = {"MASK": 0, "CAUSAL": False}
+    shared = compiled_shared(
+        triton_kernels._sums_kernel,
+        DTYPES[dtype],
+        width,
+        80,
+        (fixed, {"mask": "fp32"}, ("tops", "totals"), ("n", "d")),
+    )
+    assert shared <= 116 * 1024
+
+
+def compiled_shared(kernel, dtype, width, capability, parameters):
+    """Bytes of shared memory of a kernel, launched as the library does."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from attnchain.operators.triton_kernels import _product_kernel, block_size
+    from attnchain.operators.triton_kernels import launch_options
 
-    given = {"fp64": torch.float64, "fp32": torch.float32}.get(dtype, torch.float16)
-    number = "fp64" if dtype == "fp64" else "fp32"
-    pointers = {"query": dtype, "key": dtype, "mask": ("fp32", "u8", "fp32")[mask]}
-    pointers |= dict.fromkeys(("tops", "vectors", "result"), number)
-    signature = {name: "*" + kind for name, kind in pointers.items()}
-    signature |= dict.fromkeys(("n", "d", "count", "mask_row", "mask_column"), "i32")
-    fixed = {"PUSH": push, "MASK": mask, "CAUSAL": True, "WIDTH": width}
-    fixed |= {"COLUMNS": columns, "BLOCK": block_size(width, given)}
+    fixed, pointers, numbers, sizes = parameters
+    name = next(key for key, value in DTYPES.items() if value == dtype)
+    options = launch_options(width, dtype)
+    stages = {"num_stages": options.pop("num_stages")}
+    fixed = {**fixed, "WIDTH": width, **options}
+    number = "fp64" if dtype == torch.float64 else "fp32"
+    pointers = {"query": name, "key": name, **pointers}
+    pointers |= dict.fromkeys(numbers, number)
+    signature = {key: "*" + kind for key, kind in pointers.items()}
+    signature |= dict.fromkeys((*sizes, "mask_row", "mask_column"), "i32")
     signature |= {"factor": "fp32"} | dict.fromkeys(fixed, "constexpr")
-    source = ASTSource(fn=_product_kernel, signature=signature, constexprs=fixed)
-    compiled = compile(source, target=GPUTarget("cuda", capability, 32))
-    assert compiled.metadata.shared <= 160 * 1024
+    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
+    target = GPUTarget("cuda", capability, 32)
+    return compile(source, target=target, options=stages).metadata.shared
 
 
 @needs_triton
@@ -105,7 +151,7 @@ def test_kernels_that_do_not_work_are_told_and_left_out():
     # Without the interpreter there is no driver for a CPU tensor: the probe fails.
     fused._works.cache_clear()
     with pytest.warns(NumericalWarning, match="using tiles"):
-        assert not fused._works(torch.device("cpu"), torch.float32)
+        assert not fused._works(torch.device("cpu"), torch.float32, 16)
 
 
 @needs_triton
@@ -120,12 +166,33 @@ def test_kernels_that_do_not_compile_are_told_and_left_out(monkeypatch):
     fused._works.cache_clear()
     monkeypatch.setattr(FusedHead, "prepare", prepare)
     with pytest.warns(NumericalWarning, match="shared memory"):
-        assert not fused._works(torch.device("cpu"), torch.float64)
+        assert not fused._works(torch.device("cpu"), torch.float64, 16)
     fused._works.cache_clear()
 
 
+def test_heads_too_wide_for_the_kernels_run_in_tiles(monkeypatch):
+    monkeypatch.setattr(fused, "find_spec", lambda name: object())
+    assert not fused.prefers_fused(torch.device("cuda"), torch.float32, 257)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(ShapeError, match="up to 256"):
+        AttentionTransition(*torch.zeros(2, 4, 257), backend="triton")
+
+
+@needs_triton
+def test_running_out_of_memory_says_nothing_about_the_kernels(monkeypatch):
+    from attnchain.operators.triton_kernels import FusedHead
+
+    def prepare(*_args, **_options):
+        raise torch.OutOfMemoryError
+
+    fused._works.cache_clear()
+    monkeypatch.setattr(FusedHead, "prepare", prepare)
+    with pytest.raises(torch.OutOfMemoryError):
+        fused._works(torch.device("cpu"), torch.float32, 16)
+
+
 def test_the_cpu_never_takes_the_kernels_by_itself():
-    assert not fused.prefers_fused(torch.device("cpu"), torch.float32)
+    assert not fused.prefers_fused(torch.device("cpu"), torch.float32, 16)
 
 
 @pytest.mark.gpu

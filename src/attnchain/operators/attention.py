@@ -84,7 +84,7 @@ class AttentionTransition(AbstractTransition):
             )
             raise ShapeError(message)
         if self.backend == "triton":
-            check_fused(self.q.device)
+            check_fused(self.q.device, self.q.shape[-1])
         if self.scale is None:
             object.__setattr__(self, "scale", self.q.shape[-1] ** -0.5)
         if self.mask is not None:
@@ -272,7 +272,8 @@ class AttentionTransition(AbstractTransition):
     def _fused(self) -> bool:
         if self.backend == "triton":
             return True
-        return self.backend == "auto" and prefers_fused(self.device, self.dtype)
+        auto = self.backend == "auto"
+        return auto and prefers_fused(self.device, self.dtype, self.q.shape[-1])
 
 
 def _check_queries_and_keys(q: Tensor, k: Tensor) -> None:

@@ -10,10 +10,12 @@ import torch
 from attnchain.errors import MissingExtraError, NumericalWarning, ShapeError
 from attnchain.operators import tiles
 
+MOST_FEATURES = 256
+"""Larger heads leave no room for a block in shared memory."""
 _PROBE_ERROR = {torch.float32: 1e-4, torch.float64: 1e-12}
 
 
-def check_fused(device: torch.device) -> None:
+def check_fused(device: torch.device, features: int) -> None:
     """Raises where backend="triton" was asked for and cannot run."""
     if find_spec("triton") is None:
         message = 'backend="triton" needs the package triton: pip install triton'
@@ -24,12 +26,20 @@ def check_fused(device: torch.device) -> None:
             '"dense" or "tiled" (or TRITON_INTERPRET=1, to debug the kernels)'
         )
         raise ShapeError(message)
+    if features > MOST_FEATURES:
+        message = (
+            f'backend="triton" takes head dimensions up to {MOST_FEATURES}, but q has '
+            f'{features}; use "tiled"'
+        )
+        raise ShapeError(message)
 
 
-def prefers_fused(device: torch.device, dtype: torch.dtype) -> bool:
+def prefers_fused(device: torch.device, dtype: torch.dtype, features: int) -> bool:
     """Whether backend="auto" takes the kernels: on CUDA, once they proved right."""
     cuda = device.type == "cuda" and find_spec("triton") is not None
-    return cuda and _works(device, dtype)
+    if not cuda or features > MOST_FEATURES:
+        return False
+    return _works(device, dtype, 1 << (features - 1).bit_length())
 
 
 def interpreting() -> bool:
@@ -38,28 +48,48 @@ def interpreting() -> bool:
 
 
 @cache
-def _works(device: torch.device, dtype: torch.dtype) -> bool:
-    """Compiles the kernels once and compares them with tiles on a small chain."""
-    from triton.errors import TritonError
+def _works(device: torch.device, dtype: torch.dtype, features: int) -> bool:
+    """Compiles the kernels for heads of this width; compares them on a small chain."""
+    try:
+        error = _probe_error(device, dtype, features)
+        reason = f"their result is off by {error:.2g}"
+    except torch.OutOfMemoryError:
+        raise
+    except _failures() as failure:
+        error, reason = float("inf"), str(failure).partition("\n")[0]
+    if error <= _PROBE_ERROR[dtype]:
+        return True
+    message = (
+        f"the Triton kernels do not work on {device} in {dtype} for {features} "
+        f"features ({reason}); using tiles"
+    )
+    warnings.warn(message, NumericalWarning, stacklevel=2)
+    return False
 
-    from attnchain.operators.triton_kernels import FusedHead
+
+def _probe_error(device: torch.device, dtype: torch.dtype, features: int) -> float:
+    """Largest error of one vector and of as many as a launch takes, both sides."""
+    from attnchain.operators.triton_kernels import FusedHead, most_columns
 
     like = {"device": device, "dtype": dtype}
-    query, key = torch.linspace(-1, 1, 2 * 40 * 16, **like).view(2, 40, 16)
-    scores = tiles.Scores(query * tiles.LOG2_E, key, None, causal=False)
-    vector = torch.linspace(0, 1, 40, **like)[None]
-    expected = tiles.push(scores, tiles.row_sums(scores), vector)
+    query, key = torch.linspace(-1, 1, 2 * 40 * features, **like).view(2, 40, features)
+    scale = features**-0.5
+    scores = tiles.Scores(query * (scale * tiles.LOG2_E), key, None, causal=False)
+    sums = tiles.row_sums(scores)
+    head = FusedHead.prepare(query, key, mask=None, causal=False, scale=scale)
+    worst = 0.0
+    for count in (1, most_columns(dtype)):
+        vectors = torch.linspace(0, 1, count * 40, **like).view(count, 40)
+        for side, product in (("push", tiles.push), ("pull", tiles.pull)):
+            off = head.multiply(vectors, side) - product(scores, sums, vectors)
+            worst = max(worst, float(off.abs().max()))
+    return worst
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What kernels that cannot run raise; Triton's own errors are of no other kind."""
     try:
-        head = FusedHead.prepare(query, key, mask=None, causal=False, scale=1.0)
-        error = float((head.multiply(vector, "push") - expected).abs().max())
-        reason = f"their result is off by {error:.2g}"
-    except (TritonError, RuntimeError, ValueError, TypeError, OSError) as failure:
-        error, reason = float("inf"), str(failure).partition("\n")[0]
-    if not error <= _PROBE_ERROR[dtype]:
-        message = (
-            f"the Triton kernels do not work on {device} in {dtype} ({reason}); using "
-            "tiles"
-        )
-        warnings.warn(message, NumericalWarning, stacklevel=2)
-        return False
-    return True
+        from triton.errors import TritonError
+    except ImportError:
+        return (RuntimeError, ValueError, TypeError, OSError, ImportError)
+    return (TritonError, RuntimeError, ValueError, TypeError, OSError, ImportError)
