@@ -87,7 +87,7 @@ def check_fraction(value: float, name: str, *, zero: bool = False) -> None:
 def check_count(value: Any, name: str, *, low: int, high: int, meaning: str) -> None:
     """Raises ShapeError unless the argument is a whole number within both limits."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not (whole and low <= value <= high):
+    if not (whole and low <= int(value) <= high):
         message = f"{name} must lie in {low}..{high} ({meaning}), but is {value!r}"
         raise ShapeError(message)
 
@@ -95,5 +95,5 @@ def check_count(value: Any, name: str, *, low: int, high: int, meaning: str) -> 
 def check_positive(value: Any, name: str) -> None:
     """Raises ShapeError unless the argument is a finite number > 0."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and 0 < value < math.inf):
+    if not (number and 0 < float(value) < math.inf):
         raise ShapeError(f"{name} must be a number > 0, but is {value!r}")

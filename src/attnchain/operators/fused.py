@@ -80,9 +80,11 @@ def _probe_error(device: torch.device, dtype: torch.dtype, features: int) -> flo
     worst = 0.0
     for count in (1, most_columns(dtype)):
         vectors = torch.linspace(0, 1, count * 40, **like).view(count, 40)
-        for side, product in (("push", tiles.push), ("pull", tiles.pull)):
-            off = head.multiply(vectors, side) - product(scores, sums, vectors)
-            worst = max(worst, float(off.abs().max()))
+        off = (
+            head.multiply(vectors, "push") - tiles.push(scores, sums, vectors),
+            head.multiply(vectors, "pull") - tiles.pull(scores, sums, vectors),
+        )
+        worst = max(worst, *(float(part.abs().max()) for part in off))
     return worst
 
 
