@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ConvergenceError, ShapeError
 from attnchain.tasks import borders
 from attnchain.tasks.borders import border_walk, object_mask
 from attnchain.tasks.maps import component, object_region, otsu_threshold
@@ -209,3 +209,12 @@ def test_the_mask_of_an_object_is_one_region_with_the_edges_of_the_picture():
         object_mask(soft, coloured(pixels), patches=96 * 128), object_region(soft)
     )
     assert not object_mask(torch.zeros(96, 128), coloured(pixels), patches=192).any()
+
+
+def test_equations_left_unsolved_are_told(monkeypatch):
+    monkeypatch.setattr(borders, "_STEPS", 1)
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[16:48, 16:48] = True
+    with pytest.raises(ConvergenceError, match="smaller reach"):
+        border_walk(mask, Image.fromarray(pixels), reach=8)

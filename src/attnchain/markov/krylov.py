@@ -231,18 +231,19 @@ class _Schur:
             self.triangular[:size, :size],
             rotation.to(basis) @ basis,
             coupling[:, :size],
-            self.conditions()[:size],
+            self.conditions(size),
             products,
         )
 
-    def conditions(self) -> np.ndarray:
-        """1 / cosine between left and right eigenvector, in the order of T."""
+    def conditions(self, size: int) -> np.ndarray:
+        """1 / cosine between left and right eigenvector, of the first ones in T."""
         import scipy.linalg
 
         eig: Any = scipy.linalg.eig
         values, left, right = eig(self.triangular, left=True, right=True)
         cosines = np.abs((left.conj() * right).sum(0))
-        order = [int(np.argmin(abs(values - v))) for v in eigenvalues(self.triangular)]
+        leading = eigenvalues(self.triangular[:size, :size])
+        order = [int(np.argmin(abs(values - value))) for value in leading]
         return 1 / np.maximum(cosines[order], np.finfo(float).tiny)
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ConvergenceError, ShapeError
 from attnchain.models.pictures import to_rgb
 from attnchain.tasks.maps import component, enlarge, object_region
 
@@ -20,6 +20,7 @@ _CONTRAST: Final = 5.0
 _FAINT: Final = 1e-3
 _CAUGHT: Final = 0.01
 _LEVELS: Final = 12
+_STEPS: Final = 1_000
 
 
 def object_mask(
@@ -70,6 +71,7 @@ def border_walk(
     Raises:
         ShapeError: The mask has another size, or the reach is below one pixel.
         ImageError: The picture's pixels have no defined range.
+        ConvergenceError: The linear equations were not solved.
 
     Sources:
         Grady, Random walks for image segmentation, IEEE TPAMI 28 (2006), and its
@@ -184,5 +186,11 @@ def _absorbed(
     arriving = steps @ inside.ravel() + _CAUGHT * odds
     scaled = sparse.diags(root) @ steps[:, band.ravel()] @ sparse.diags(root)
     matrix = sparse.identity(len(root)) - scaled
-    found, _ = cg(matrix, root * arriving, x0=odds / root, maxiter=1000)
+    found, unsolved = cg(matrix, root * arriving, x0=odds / root, maxiter=_STEPS)
+    if unsolved:
+        message = (
+            f"the border walk did not settle within {_STEPS} steps of conjugate "
+            "gradients; use a smaller reach"
+        )
+        raise ConvergenceError(message, found * root)
     return found * root
