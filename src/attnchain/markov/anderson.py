@@ -1,12 +1,9 @@
 """Anderson acceleration of a fixed-point iteration, safeguarded."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from attnchain.markov.linear import Equations
+from attnchain.markov.equations import Equations
 
 WINDOW = 20
 """Differences kept by Anderson acceleration."""
@@ -15,7 +12,7 @@ _PATIENCE = 30
 
 
 def accelerate(
-    equations: "Equations",
+    equations: Equations,
     x: Tensor,
     *,
     target: float,

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from attnchain.errors import NotStochasticError, ToleranceError
+from attnchain.markov.equations import Equations
 from attnchain.markov.gmres import minimise
-from attnchain.markov.linear import Equations, working_chain
+from attnchain.markov.linear import working_chain
 from attnchain.operators import AttentionTransition, Damped, stored
 
 

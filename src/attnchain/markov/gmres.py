@@ -2,14 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from attnchain.markov.linear import Equations
+from attnchain.markov.equations import Equations
 
 RESTART = 80
 """Basis vectors kept: few heads of a vision transformer need more."""
@@ -46,7 +44,7 @@ class Solved:
 
 
 def minimise(
-    equations: "Equations",
+    equations: Equations,
     *,
     target: float,
     max_iterations: int,
@@ -104,7 +102,7 @@ class Cycle:
 
     def __init__(
         self,
-        equations: "Equations",
+        equations: Equations,
         residual: Tensor,
         norm: float,
         recycled: Recycled | None,

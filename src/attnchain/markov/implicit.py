@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attnchain.errors import NumericalWarning
+from attnchain.markov.equations import Equations
 from attnchain.markov.gmres import minimise
-from attnchain.markov.linear import Equations
 from attnchain.operators import AbstractTransition, stored
 
 _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-10}

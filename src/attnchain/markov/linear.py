@@ -1,17 +1,4 @@
-r"""The linear equations behind every stationary distribution.
-
-Both TokenRanks solve $D x = b + \alpha B x$ with B one product with P, for one chain:
-
-* incoming, x = pi: D = 1, B = push, $b = (1 - \alpha) v$. M = D - alpha B has the
-  inverse of L1 norm 1 / (1 - alpha).
-* outgoing (damp, then column-normalise), x = pi / c with c the damped column sums:
-  D = c, B = pull, b = 1 - alpha. $\mathbf 1^\top M = (1 - \alpha) n v^\top$, so
-  $\sum_j v_j |\Delta x_j| \le \|M \Delta x\|_1 / ((1 - \alpha) n)$. Damping is not the
-  contraction factor of this chain; the weighted bound holds all the same.
-
-An undamped chain is the case alpha = 1, b = 0 of the first, with the row sums of P
-(1 but for rounding) as D: then the residual is that of the row-normalised chain.
-"""
+"""Solves the equations of a stationary distribution: directly, or by corrections."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,8 +7,9 @@ import torch
 from torch import Tensor
 
 from attnchain.markov.anderson import WINDOW, accelerate
+from attnchain.markov.equations import Equations
 from attnchain.markov.gmres import Cycle, minimise
-from attnchain.operators import AbstractTransition, DenseTransition, Side
+from attnchain.operators import AbstractTransition, DenseTransition
 
 SolverName = Literal["auto", "power", "anderson", "gmres", "direct"]
 
@@ -31,57 +19,6 @@ INVERSE_LIMIT = 1_500
 """Up to this many states an undamped chain is inverted, for its certificate."""
 CACHED_LIMIT = 1_536
 """Up to this many states a stored float64 matrix is as fast as a float32 one."""
-
-
-@dataclass(frozen=True)
-class Equations:
-    """D x = b + alpha B x for one single chain P.
-
-    Attributes:
-        chain: P.
-        side: B: "push" (incoming) or "pull" (outgoing).
-        damping: alpha.
-        right: b, (n,).
-        diagonal: D, (n,).
-    """
-
-    chain: AbstractTransition
-    side: Side
-    damping: float
-    right: Tensor
-    diagonal: Tensor
-
-    def product(self, x: Tensor) -> Tensor:
-        """The product B x."""
-        return self.chain.push(x) if self.side == "push" else self.chain.pull(x)
-
-    def mapped(self, x: Tensor) -> Tensor:
-        """The product alpha B x."""
-        return self.damping * self.product(x)
-
-    def preconditioned(self, y: Tensor) -> Tensor:
-        """The operator of the equations in y = D x: y - alpha B D^-1 y."""
-        return torch.sub(y, self.product(y / self.diagonal), alpha=self.damping)
-
-    def residual(self, x: Tensor) -> Tensor:
-        """What is left of b + alpha B x - D x; zero at the solution."""
-        return self.right + self.mapped(x) - self.diagonal * x
-
-    def correcting(self, residual: Tensor, chain: AbstractTransition) -> "Equations":
-        """The equations of the correction for a residual, over a faster chain."""
-        dtype = chain.dtype
-        return replace(
-            self,
-            chain=chain,
-            right=residual.to(dtype),
-            diagonal=self.diagonal.to(dtype),
-        )
-
-    def matrix(self) -> Tensor:
-        """M = D - alpha B as an (n, n) matrix acting on columns."""
-        stored = self.chain.to_dense()
-        product = stored.mT if self.side == "push" else stored
-        return torch.diag(self.diagonal) - self.damping * product
 
 
 def working_chain(exact: AbstractTransition) -> AbstractTransition:

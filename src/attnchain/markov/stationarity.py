@@ -19,11 +19,11 @@ from attnchain.errors import (
 from attnchain.markov.assessment import closed_classes, is_irreducible
 from attnchain.markov.certified import Certificate, check_floor, incoming, outgoing
 from attnchain.markov.concurrent import for_each_chain
+from attnchain.markov.equations import Equations
 from attnchain.markov.implicit import with_gradient
 from attnchain.markov.linear import (
     INVERSE_LIMIT,
     Correction,
-    Equations,
     SolverName,
     working_chain,
 )

@@ -2,7 +2,7 @@ r"""Stationary distributions of many small damped chains in one factorisation.
 
 Sampling asks for one chain a picture at every step, so they are solved together
 instead of one after the other: $M x = b$ with $M = D - \alpha B$ as in
-`attnchain.markov.linear`, factorised in the chain's precision and refined with
+`attnchain.markov.equations`, factorised in the chain's precision and refined with
 residuals in float64.
 """
 
