@@ -114,7 +114,7 @@ def test_a_chain_is_let_go_once_it_is_solved(threads, two_threads):
         most.append(len(alive))
         return 0
 
-    for_each_chain(watched, heads(12))
+    for_each_chain(watched, heads(6))
     assert max(most) <= threads + 1
 
 
