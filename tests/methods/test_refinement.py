@@ -228,3 +228,20 @@ def test_borders_move_to_those_of_the_picture():
 def test_maps_of_another_size():
     with pytest.raises(ShapeError, match="picture's size"):
         guided_filter(torch.zeros(3, 4), Image.new("RGB", (3, 4)))
+
+
+@pytest.mark.parametrize(
+    "features",
+    [torch.ones(3, 1, 2), torch.ones(3), torch.ones(3, 2).long(), "ones"],
+    ids=["cube", "vector", "whole numbers", "text"],
+)
+def test_features_of_other_kinds_are_refused(features):
+    chain = as_transition(torch.full((3, 3), 1 / 3))
+    with pytest.raises(ShapeError, match="features"):
+        gated(chain, features)
+
+
+def test_features_that_are_no_numbers_are_refused():
+    chain = as_transition(torch.full((3, 3), 1 / 3))
+    with pytest.raises(NotStochasticError, match="features"):
+        gated(chain, torch.full((3, 2), float("nan")))

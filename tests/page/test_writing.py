@@ -10,7 +10,7 @@ import torch
 from attnchain.errors import GridError, OutputError, UnsupportedModelError
 from attnchain.markov import metastable_sets, mix, second_eigenvalue
 from attnchain.operators import AttentionTransition
-from attnchain.page import collect, page_html, write_page, writing
+from attnchain.page import collect, collecting, page_html, write_page, writing
 
 
 def test_layers_are_the_attention_over_patches_alone(data, tiny, picture):
@@ -126,3 +126,21 @@ def test_a_set_without_patches_stays_no_number(data):
             r'id="facts">(.*?)</script>', page_html(replace(data, sets=sets)), re.DOTALL
         )[1]
     )
+
+
+def test_a_page_that_cannot_fit_is_refused_before_its_chains_are_solved(
+    tiny, picture, monkeypatch
+):
+    monkeypatch.setattr(collecting, "MAX_NUMBERS", 100)
+    monkeypatch.setattr(collecting, "second_eigenvalue", None)
+    with pytest.raises(OutputError, match="choose a size up to"):
+        collect(tiny, picture, size=80)
+
+
+def test_far_too_many_patches_are_refused_before_the_model_runs(
+    tiny, picture, monkeypatch
+):
+    monkeypatch.setattr(collecting, "MOST_PATCHES", 20)
+    monkeypatch.setattr(collecting, "capture", None)
+    with pytest.raises(GridError, match="patches"):
+        collect(tiny, picture, size=80)

@@ -39,25 +39,42 @@ def panels(figure):
     return [ax for ax in figure.axes if ax.get_title()]
 
 
-def test_picture_bounces_rank_and_segments_stand_side_by_side(result):
+def drawn(ax):
+    return torch.as_tensor(np.asarray(ax.images[0].get_array()))
+
+
+def test_what_a_mask_comes_from_and_the_mask_stand_side_by_side(result):
     figure = result.plot()
     assert isinstance(figure, Figure)
-    first, *bounces, rank, segments = panels(figure)
+    first, *middle, last, segments = panels(figure)
     assert np.array_equal(first.images[0].get_array(), np.asarray(tiny.picture()))
-    assert 2 <= len(bounces) <= 5
-    for ax, bounce in zip(bounces, result.bounces, strict=False):
-        assert "bounce" in ax.get_title()
-        drawn = torch.as_tensor(np.asarray(ax.images[0].get_array()))
-        n = result.attention.grid.n_patches
-        torch.testing.assert_close(drawn, bounce * n, check_dtype=False)
-    assert "TokenRank" in rank.get_title()
     legend = [text.get_text() for text in segments.get_legend().get_texts()]
     assert legend == segment_names(result)
     assert segments.images[0].get_array().shape[:2] == result.labels.shape
+    if result.mode == "automatic":
+        assert "TokenRank" in last.get_title()
+    else:
+        assert "map" in last.get_title()
+        torch.testing.assert_close(drawn(last), result.maps[0], check_dtype=False)
+    attention = result.attention
+    if result.mode == "foreground":
+        (seen,) = middle
+        row = attention.grid.to_map(attention.class_rows[-1].mean(0))
+        expected = row / row.mean()
+        torch.testing.assert_close(drawn(seen), expected, check_dtype=False)
+        return
+    assert 2 <= len(middle) <= 5
+    for ax, bounce in zip(middle, result.bounces, strict=False):
+        assert "bounce" in ax.get_title()
+        expected = bounce * attention.grid.n_patches
+        torch.testing.assert_close(drawn(ax), expected, check_dtype=False)
 
 
-def test_the_start_is_marked(result):
+def test_the_start_of_a_walk_is_marked(result):
     ax = panels(result.plot())[0]
+    if result.mode == "foreground":
+        assert not ax.lines
+        return
     x, y = patch_centre(result.attention, result.start)
     assert ax.lines
     for line in ax.lines:

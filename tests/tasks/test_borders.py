@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from attnchain.errors import ConvergenceError, ShapeError
+from attnchain.errors import ConvergenceError, NotStochasticError, ShapeError
 from attnchain.tasks import borders
 from attnchain.tasks.borders import border_walk, object_mask
 from attnchain.tasks.maps import component, object_region, otsu_threshold
@@ -158,9 +158,7 @@ def test_other_colour_modes_are_walked_on(mode):
     assert torch.equal(found, border_walk(mask, picture.convert("RGB"), reach=2))
 
 
-@pytest.mark.parametrize(
-    ("shape", "reach"), [((20, 31), 2.0), ((20, 30), 0.5), ((20, 30), float("nan"))]
-)
+@pytest.mark.parametrize(("shape", "reach"), [((20, 31), 2.0), ((20, 30), 0.5)])
 def test_bad_sizes_are_refused(shape, reach):
     with pytest.raises(ShapeError, match=r"picture's size \(20, 30\).*at least a"):
         border_walk(torch.ones(shape).bool(), noise(20, 30), reach=reach)
@@ -218,3 +216,28 @@ def test_equations_left_unsolved_are_told(monkeypatch):
     mask[16:48, 16:48] = True
     with pytest.raises(ConvergenceError, match="smaller reach"):
         border_walk(mask, Image.fromarray(pixels), reach=8)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.2, 0.5, 1.0])
+def test_a_map_that_is_the_same_everywhere_has_no_region(value):
+    assert not object_region(torch.full((20, 30), value)).any()
+
+
+def test_a_map_that_is_no_number_is_refused():
+    with pytest.raises(NotStochasticError, match="the map"):
+        object_region(torch.full((4, 4), float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("mask", "reach"),
+    [
+        (torch.zeros(9, 9, dtype=torch.long), 2),
+        (torch.zeros(9, 9), 2),
+        (torch.zeros(9, 9, dtype=torch.bool), float("inf")),
+        (torch.zeros(9, 9, dtype=torch.bool), float("nan")),
+        (torch.zeros(9, 9, dtype=torch.bool), "2"),
+    ],
+)
+def test_masks_and_reaches_of_other_kinds_are_refused(mask, reach):
+    with pytest.raises(ShapeError, match="reach"):
+        border_walk(mask, noise(9, 9), reach=reach)

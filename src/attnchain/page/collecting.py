@@ -11,6 +11,7 @@ from attnchain.capturing import TokenGrid, capture
 from attnchain.errors import (
     ConvergenceError,
     GridError,
+    OutputError,
     ReducibleChainError,
     ShapeError,
     ToleranceError,
@@ -33,6 +34,10 @@ LONGER_SIDE = 32
 """Patches along the longer side."""
 MAX_NUMBERS = 9_600_000
 """Query and key entries that fit a page of 15 MB: 72 heads of 64, 1,024 patches."""
+_HOPELESS = 1.3
+"""So many times more numbers never fit, however well they can be packed."""
+MOST_PATCHES = 16_384
+"""Refused before the model runs: beyond, its own attention takes minutes."""
 MAX_SETS = 8
 LAMBDA2_TOLERANCE = 3e-4
 SHOWN_SIDE = 1024
@@ -69,7 +74,9 @@ def collect(
 
     Raises:
         ImageError: This is no Pillow picture, or its pixels have no defined range.
-        GridError: The size is less than one patch, or the picture has one patch only.
+        GridError: The size is less than one patch or makes more than 16,384, or the
+            picture has one patch only.
+        OutputError: The page would be far larger than 15 MB.
         UnsupportedModelError: Attention is not a plain softmax of queries and keys.
         ConvergenceError: The second eigenvalue of a head was not found.
 
@@ -78,11 +85,19 @@ def collect(
         15 seconds on one core for 72 heads and 1,024 patches, most for the sets.
     """
     default = LONGER_SIDE * model.patch_size
-    grid, layers = _chains(model, picture, default if size is None else size)
+    size, given = (default, False) if size is None else (size, True)
+    grid, layers = _chains(model, picture, size)
     numbers = sum(layer.q.numel() + layer.k.numel() for layer in layers)
-    if size is None and numbers > MAX_NUMBERS:
+    if not given and numbers > MAX_NUMBERS:
         fitting = int(default * math.sqrt(MAX_NUMBERS / numbers))
         grid, layers = _chains(model, picture, max(fitting, 2 * model.patch_size))
+    elif numbers > _HOPELESS * MAX_NUMBERS:
+        message = (
+            f"a page of {grid.n_patches:,} patches and this many heads would take some "
+            f"{numbers / MAX_NUMBERS * 14:.0f} MB, and at most 15 are written; "
+            f"choose a size up to about {int(size * math.sqrt(MAX_NUMBERS / numbers))}"
+        )
+        raise OutputError(message)
     if grid.n_patches < 2:
         message = f"a page needs at least two patches, but the picture has {grid}"
         raise GridError(message)
@@ -115,6 +130,12 @@ def _chains(
     """Run the model and keep its patch-to-patch attention, one batch per layer."""
     pixels = model.pixels(picture, size=size)
     grid = model.grid(pixels)
+    if grid.n_patches > MOST_PATCHES:
+        message = (
+            f"size {size} makes {grid.n_patches:,} patches; a page takes about a "
+            f"thousand. Leave the size out, or choose {LONGER_SIDE * model.patch_size}"
+        )
+        raise GridError(message)
     with torch.no_grad(), capture(model.model) as attention:
         model.model(pixels)
     layers = []

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attnchain.checks import check_positive
 from attnchain.errors import ConvergenceError, ShapeError
 from attnchain.models.pictures import to_rgb
 from attnchain.tasks.maps import component, enlarge, object_region
@@ -79,10 +80,12 @@ def border_walk(
         davis16val, see docs/segmentation.md.
     """
     size = (picture.height, picture.width)
-    if tuple(mask.shape) != size or not reach >= 1:
+    check_positive(reach, "reach")
+    if tuple(mask.shape) != size or mask.dtype != torch.bool or reach < 1:
         message = (
-            f"expected a mask of the picture's size {size} and a reach of at least a "
-            f"pixel, but got {tuple(mask.shape)} and {reach!r}"
+            f"expected a boolean mask of the picture's size {size} and a reach of at "
+            f"least a pixel, but got {mask.dtype} of shape {tuple(mask.shape)} and "
+            f"{reach!r}"
         )
         raise ShapeError(message)
     picture = to_rgb(picture)

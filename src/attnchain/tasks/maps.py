@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attnchain.checks import check_finite
+
 
 def enlarge(
     maps: Float[Tensor, "*batch rows columns"], *, width: int, height: int
@@ -91,7 +93,13 @@ def object_region(soft: Float[Tensor, "height width"]) -> Bool[Tensor, "height w
 
     Returns:
         One 4-connected region; empty where all values are equal.
+
+    Raises:
+        NotStochasticError: Values are infinite or not numbers.
     """
+    check_finite(soft, "the map")
+    if soft.max() == soft.min():
+        return torch.zeros_like(soft, dtype=torch.bool)
     threshold = otsu_threshold(soft)
     region = component(soft > threshold, soft)
     for _ in range(3):

@@ -87,6 +87,7 @@ def gated(
 
     Raises:
         ShapeError: A batch, features of other states, or a threshold outside [-1, 1).
+        NotStochasticError: Features are infinite or not numbers.
 
     Example:
         >>> import torch
@@ -97,7 +98,10 @@ def gated(
                 [0.5000, 0.5000, 0.0000],
                 [0.0000, 0.0000, 1.0000]])
     """
-    if chain.batch_shape or len(features) != chain.n_states or not -1 <= threshold < 1:
+    check_floating(features, "features")
+    check_finite(features, "features")
+    fits = features.ndim == 2 and len(features) == chain.n_states
+    if chain.batch_shape or not fits or not -1 <= threshold < 1:
         message = (
             "gated takes one chain, a row of features for each of its states and a "
             f"threshold in [-1, 1), but got {chain!r}, features of shape "
