@@ -84,6 +84,12 @@ def curves(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(across)
     ax.set_ylabel(label)
-    ax.legend(fontsize="x-small", ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(
+        fontsize="x-small",
+        ncols=2,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        handlelength=4,
+    )
     ax.grid(alpha=0.3)
     return figure
