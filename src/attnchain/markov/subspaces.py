@@ -67,10 +67,10 @@ def leading_subspaces(
     Example:
         >>> import torch
         >>> from attnchain import as_transition
-        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]).double())
+        >>> two = as_transition(torch.tensor([[0.75, 0.25], [0.5, 0.5]]).double())
         >>> found = leading_subspaces(two)
         >>> found.eigenvalues.real
-        tensor([0.4000], dtype=torch.float64)
+        tensor([0.2500], dtype=torch.float64)
         >>> bool(found.backward_error < 1e-12)
         True
     """
