@@ -97,3 +97,15 @@ def check_positive(value: Any, name: str) -> None:
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not (number and 0 < float(value) < math.inf):
         raise ShapeError(f"{name} must be a number > 0, but is {value!r}")
+
+
+def check_number(value: Any, name: str) -> None:
+    """Raises ShapeError unless the argument is a finite number."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ShapeError(f"{name} must be a finite number, but is {value!r}")
+
+
+def check_whole(value: Any, name: str) -> None:
+    """Raises ShapeError unless the argument is a whole number of at least 1."""
+    if not isinstance(value, Integral) or int(value) < 1:
+        raise ShapeError(f"{name} must be a whole number >= 1, but is {value!r}")

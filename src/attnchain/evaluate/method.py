@@ -30,7 +30,7 @@ def named(layers: Layers) -> str:
 
 
 def late_sets(depth: int, *, last: bool) -> list[Layers]:
-    """Sets of late layers that end with the last layer, or with the one before it.
+    """The late one, two and three layers, up to the last or to the one before it.
 
     Args:
         depth: Number of layers of the model.
@@ -38,5 +38,4 @@ def late_sets(depth: int, *, last: bool) -> list[Layers]:
     """
     top = depth if last else depth - 1
     sets = [tuple(range(max(top - k, 0), top)) for k in (1, 2, 3)]
-    whole = tuple(range(max(depth - 8, 0), top))
-    return [layers for layers in dict.fromkeys([*sets, whole]) if layers]
+    return [layers for layers in dict.fromkeys(sets) if layers]

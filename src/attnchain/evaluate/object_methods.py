@@ -19,7 +19,7 @@ def object_methods(depth: int) -> list[Method]:
     """All methods and settings for a model with that many layers."""
     late = (depth - 2, depth - 1)
     methods = [Method("default", "default", late, objects.default)]
-    with_last = late_sets(depth, last=True)[:3]
+    with_last = late_sets(depth, last=True)
     below = late_sets(depth, last=False)[:2]
     for layers in (*with_last, *below):
         methods += _bounces(layers, MOST_BOUNCES if layers == late else 3)

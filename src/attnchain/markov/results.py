@@ -1,10 +1,15 @@
 """What solvers return: frozen values that carry their own accuracy and cost."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
+from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
+
+Result = TypeVar("Result", bound=Any)
 
 
 class Outcome(Enum):
@@ -131,3 +136,12 @@ class MetastableSets:
     prevalence: Float[Tensor, " m"]
     retention: Float[Tensor, " m"]
     eigenvalues: Complex[Tensor, " k"]
+
+
+def stacked(parts: Sequence[Result], batch: torch.Size) -> Result:
+    """The results of single chains as one result of their batch, field by field."""
+    whole = {}
+    for field in fields(parts[0]):
+        values = torch.stack([getattr(part, field.name) for part in parts])
+        whole[field.name] = values.view((*batch, *values.shape[1:]))
+    return type(parts[0])(**whole)

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from attnchain.checks import check_count, check_positive
 from attnchain.errors import ConvergenceError, NumericalWarning, ShapeError
 from attnchain.markov.concurrent import for_each_chain
 from attnchain.markov.krylov import eigenvalues, leading_subspace
-from attnchain.markov.results import SecondEigenvalue, Spectrum
+from attnchain.markov.results import SecondEigenvalue, Spectrum, stacked
 from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,
@@ -82,19 +81,7 @@ def spectrum(
             lambda chain: _spectrum_of_chain(chain, k, tolerance, max_products),
             transition,
         )
-    batch = transition.batch_shape
-
-    def stacked(pick: Callable[[Spectrum], Tensor]) -> Tensor:
-        values = torch.stack([pick(part) for part in parts])
-        return values.view((*batch, *values.shape[1:]))
-
-    return Spectrum(
-        stacked(lambda s: s.eigenvalues),
-        stacked(lambda s: s.basis),
-        stacked(lambda s: s.residuals),
-        stacked(lambda s: s.error_estimate),
-        stacked(lambda s: s.products),
-    )
+    return stacked(parts, transition.batch_shape)
 
 
 def _spectrum_of_chain(

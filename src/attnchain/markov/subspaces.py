@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from attnchain.checks import check_count, check_positive
 from attnchain.errors import NumericalWarning, ShapeError
 from attnchain.markov.concurrent import for_each_chain
 from attnchain.markov.krylov import InvariantSubspace, leading_subspace
-from attnchain.markov.results import LeadingSubspaces
+from attnchain.markov.results import LeadingSubspaces, stacked
 from attnchain.operators import AbstractTransition, stored
 
 _TIGHTENINGS = 4
@@ -84,12 +84,7 @@ def leading_subspaces(
         parts = for_each_chain(
             lambda chain: _of_chain(chain, k, tolerance, max_products), transition
         )
-    batch = transition.batch_shape
-    stacked = {}
-    for field in fields(LeadingSubspaces):
-        values = torch.stack([getattr(part, field.name) for part in parts])
-        stacked[field.name] = values.view((*batch, *values.shape[1:]))
-    result = LeadingSubspaces(**stacked)
+    result = stacked(parts, transition.batch_shape)
     worst = float(result.error_estimate.max())
     if worst > tolerance:
         message = (

@@ -90,8 +90,9 @@ def _probe_error(device: torch.device, dtype: torch.dtype, features: int) -> flo
 
 def _failures() -> tuple[type[Exception], ...]:
     """What kernels that cannot run raise; Triton's own errors are of no other kind."""
+    usual = (RuntimeError, ValueError, TypeError, OSError, ImportError)
     try:
         from triton.errors import TritonError
     except ImportError:
-        return (RuntimeError, ValueError, TypeError, OSError, ImportError)
-    return (TritonError, RuntimeError, ValueError, TypeError, OSError, ImportError)
+        return usual
+    return (TritonError, *usual)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from attnchain.checks import check_number
 from attnchain.errors import CaptureError, ShapeError
 from attnchain.optional import require
 from attnchain.tasks.guidance.family import Run, split_variance
 from attnchain.tasks.guidance.noise import NoiseLevel
-from attnchain.tasks.guidance.options import check_number
 from attnchain.tasks.guidance.reader import BlockReader, Reading
 from attnchain.tasks.guidance.replacing import replaced
 from attnchain.tasks.guidance.settings import AttentionGuidance

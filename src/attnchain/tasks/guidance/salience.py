@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.checks import check_fraction
+from attnchain.checks import check_fraction, check_number, check_whole
 from attnchain.errors import ShapeError
 from attnchain.markov import second_eigenvalue, stationary
 from attnchain.markov.propagation import Direction, oriented
@@ -20,7 +20,6 @@ from attnchain.operators import (
     fits_budget,
 )
 from attnchain.tasks.guidance.batched import stationary_of_many
-from attnchain.tasks.guidance.options import check_number, check_whole
 
 Kind = Literal["column_sum", "token_rank", "bounces"]
 Heads = Literal["uniform", "lambda2"]

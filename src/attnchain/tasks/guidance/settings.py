@@ -8,11 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.capturing import TokenGrid
+from attnchain.checks import check_number, check_whole
 from attnchain.errors import ShapeError
 from attnchain.operators import AbstractTransition
 from attnchain.tasks.guidance.blur import blur_inside
 from attnchain.tasks.guidance.noise import NoiseLevel
-from attnchain.tasks.guidance.options import check_number, check_whole
 from attnchain.tasks.guidance.salience import Salience
 
 
