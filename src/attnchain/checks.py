@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 
 
 def check_floating(tensor: Tensor, name: str) -> None:
@@ -77,35 +77,35 @@ def check_distribution(vector: Tensor, n_states: int, name: str) -> None:
 
 
 def check_fraction(value: float, name: str, *, zero: bool = False) -> None:
-    """Raises ValueError unless the number lies in (0, 1], or [0, 1] with `zero`."""
+    """Raises ArgumentError unless the number lies in (0, 1], or [0, 1] with `zero`."""
     inside = (0 <= value <= 1) if zero else (0 < value <= 1)
     if not inside:
         interval = "[0, 1]" if zero else "(0, 1]"
-        raise ShapeError(f"{name} must lie in {interval}, but is {value!r}")
+        raise ArgumentError(f"{name} must lie in {interval}, but is {value!r}")
 
 
 def check_count(value: Any, name: str, *, low: int, high: int, meaning: str) -> None:
-    """Raises ShapeError unless the argument is a whole number within both limits."""
+    """Raises ArgumentError unless the argument is a whole number within both limits."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not (whole and low <= int(value) <= high):
         message = f"{name} must lie in {low}..{high} ({meaning}), but is {value!r}"
-        raise ShapeError(message)
+        raise ArgumentError(message)
 
 
 def check_positive(value: Any, name: str) -> None:
-    """Raises ShapeError unless the argument is a finite number > 0."""
+    """Raises ArgumentError unless the argument is a finite number > 0."""
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not (number and 0 < float(value) < math.inf):
-        raise ShapeError(f"{name} must be a number > 0, but is {value!r}")
+        raise ArgumentError(f"{name} must be a number > 0, but is {value!r}")
 
 
 def check_number(value: Any, name: str) -> None:
-    """Raises ShapeError unless the argument is a finite number."""
+    """Raises ArgumentError unless the argument is a finite number."""
     if not isinstance(value, Real) or not math.isfinite(value):
-        raise ShapeError(f"{name} must be a finite number, but is {value!r}")
+        raise ArgumentError(f"{name} must be a finite number, but is {value!r}")
 
 
 def check_whole(value: Any, name: str) -> None:
-    """Raises ShapeError unless the argument is a whole number of at least 1."""
+    """Raises ArgumentError unless the argument is a whole number of at least 1."""
     if not isinstance(value, Integral) or int(value) < 1:
-        raise ShapeError(f"{name} must be a whole number >= 1, but is {value!r}")
+        raise ArgumentError(f"{name} must be a whole number >= 1, but is {value!r}")

@@ -12,8 +12,12 @@ class ChainError(Exception):
     """Base of all errors raised by attnchain; catch it, it is never raised itself."""
 
 
-class ShapeError(ChainError, ValueError):
-    """An argument's axes, dtype or device do not fit the operator or each other."""
+class ArgumentError(ChainError, ValueError):
+    """An argument is not what the call takes; the message names it and its range."""
+
+
+class ShapeError(ArgumentError):
+    """A tensor's axes, dtype or device do not fit the operator or each other."""
 
 
 class GridError(ChainError, ValueError):
