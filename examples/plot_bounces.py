@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from attnchain import propagate
 from attnchain.models import load, read_picture
 from attnchain.plot import plot_map
-from attnchain.tasks import DEFAULT_LAYERS, patch_centre, read_attention
+from attnchain.vision import DEFAULT_LAYERS, patch_centre, read_attention
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 

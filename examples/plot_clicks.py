@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 
 from attnchain.models import load, read_picture
 from attnchain.plot import plot_labels
-from attnchain.tasks import DEFAULT_LAYERS, read_attention
-from attnchain.tasks.clicks import Clicks
+from attnchain.vision import DEFAULT_LAYERS, read_attention
+from attnchain.vision.clicks import Clicks
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from attnchain import propagate
 from attnchain.models import load, read_picture
 from attnchain.plot import plot_heads, plot_map
-from attnchain.tasks import read_attention
+from attnchain.vision import read_attention
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from attnchain.methods.diffseg import segment_regions
 from attnchain.models import load, read_picture
 from attnchain.plot import plot_labels
-from attnchain.tasks import DEFAULT_LAYERS, patch_centre, read_attention
-from attnchain.tasks.regions import segment_regions
+from attnchain.vision import DEFAULT_LAYERS, patch_centre, read_attention
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 

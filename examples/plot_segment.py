@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from attnchain import segment
 from attnchain.models import read_picture
 from attnchain.plot import plot_labels
-from attnchain.tasks import segment_names
+from attnchain.vision import segment_names
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 

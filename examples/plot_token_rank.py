@@ -13,7 +13,7 @@ import torch
 from attnchain import propagate, token_rank
 from attnchain.models import load, read_picture
 from attnchain.plot import plot_map, plot_picture
-from attnchain.tasks import DEFAULT_LAYERS, read_attention
+from attnchain.vision import DEFAULT_LAYERS, read_attention
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 

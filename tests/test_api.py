@@ -34,13 +34,16 @@ NAMES = {
         Selection TextTokens TokenGrid capture prompt_tokens
     """,
     "attnchain.models": "LoadedModel load read_picture",
-    "attnchain.tasks": """
-        AttentionGuidance ClickSegmentation Clicks DEFAULT_LAYERS PictureAttention
-        Regions Salience guide
-        Segmentation TextAttention TokenRank WordSegmentation entropy_reduced
-        guided_filter patch_centre read_attention read_diffusion refine_map
-        segment segment_names segment_regions segment_words text_attention
-        token_rank
+    "attnchain.vision": """
+        ClickSegmentation Clicks DEFAULT_LAYERS PictureAttention Segmentation
+        patch_centre read_attention segment segment_names
+    """,
+    "attnchain.text": """
+        TextAttention WordSegmentation read_diffusion segment_words text_attention
+    """,
+    "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
+    "attnchain.methods": """
+        Regions entropy_reduced guided_filter refine_map segment_regions
     """,
     "attnchain.plot": """
         plot_heads plot_labels plot_map plot_picture plot_spectrum segment_colors

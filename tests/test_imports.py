@@ -11,7 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("transformers", "timm", "diffusers", "scipy", "matplotlib", "PIL", "onnx")
-PARTS = ("operators", "markov", "capturing", "models", "tasks", "plot", "cli")
+PARTS = (
+    "operators",
+    "markov",
+    "capturing",
+    "models",
+    "ranking",
+    "vision",
+    "text",
+    "guidance",
+    "methods",
+    "plot",
+    "cli",
+)
 
 SCRIPT = """
 import importlib, json, random, signal, sys, warnings

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from train_dit import build_model, load_model
 
+from attnchain.guidance import AttentionGuidance, Salience, guide
+from attnchain.guidance.reader import BlockReader
 from attnchain.operators import AttentionTransition
-from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
-from attnchain.tasks.guidance.reader import BlockReader
 from attnchain.testing.models.diffusion import build
 
 METHODS = {

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from train_dit import load_model
 
+from attnchain.guidance import NoiseLevel, Salience
+from attnchain.guidance.outputs import save_picture
+from attnchain.guidance.reader import BlockReader
 from attnchain.markov import second_eigenvalue
-from attnchain.tasks.guidance import NoiseLevel, Salience
-from attnchain.tasks.guidance.outputs import save_picture
-from attnchain.tasks.guidance.reader import BlockReader
 from attnchain.testing.models.diffusion import build
 
 KINDS = {

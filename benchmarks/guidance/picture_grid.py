@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attnchain.tasks.guidance.outputs import save_picture
+from attnchain.guidance.outputs import save_picture
 
 COLUMNS = 16
 

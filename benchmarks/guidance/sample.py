@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from train_dit import load_model
 
-from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
+from attnchain.guidance import AttentionGuidance, Salience, guide
 from attnchain.testing.models.diffusion import build
 
 CHUNK = 250

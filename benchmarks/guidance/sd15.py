@@ -34,9 +34,9 @@ from PIL import Image
 from sample import shuffled
 
 import attnchain
+from attnchain.guidance import AttentionGuidance, Salience, guide
+from attnchain.guidance.outputs import fill_folder
 from attnchain.optional import require
-from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
-from attnchain.tasks.guidance.outputs import fill_folder
 from attnchain.testing.models.shim import importable_torchvision
 
 SALIENCE = {

@@ -10,7 +10,8 @@ from attnchain.markov import metastable_sets, mix, propagate, spectrum, stationa
 from attnchain.operators import AbstractTransition, as_transition
 
 # what users came for
-from attnchain.tasks import segment, token_rank
+from attnchain.ranking import token_rank
+from attnchain.vision import segment
 
 __version__ = "0.1.0"
 

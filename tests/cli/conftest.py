@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.ended import Ended, assert_one_line
-from tests.tasks import tiny
+from tests.vision import tiny
 
 from attnchain.cli import main
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tasks import tiny
+from tests.vision import tiny
 from typer.testing import CliRunner
 
 from attnchain import __version__
 from attnchain.cli import app
 from attnchain.models import load, read_picture
 from attnchain.plot import segment_colors
-from attnchain.tasks import read_attention, segment, token_rank
+from attnchain.ranking import token_rank
+from attnchain.vision import read_attention, segment
 
 RUNNER = CliRunner()
 

@@ -161,7 +161,7 @@ def test_files_that_may_not_grow(run, image):
 BLOCKED = """
 import importlib, sys, time
 import attnchain.models
-from tests.tasks import tiny
+from tests.vision import tiny
 command = importlib.import_module("attnchain.cli.heads")
 def wait(_drawn, path):
     path.write_bytes(b"half of it")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.cli.ended import assert_one_line
-from tests.tasks import tiny
+from tests.vision import tiny
 
 from attnchain.errors import ConvergenceError, ToleranceError
 
@@ -167,7 +167,7 @@ def test_what_cannot_be_computed_ends_with_one(run, image, monkeypatch, error, a
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr("attnchain.tasks.token_rank", fail)
+    monkeypatch.setattr("attnchain.ranking.token_rank", fail)
     ended = run("rank", image, *["--json"] * as_json)
     assert ended.code == 1
     assert_one_line(ended.err)

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from tests.tasks import tiny
+from tests.vision import tiny
 
 from attnchain.evaluate.click_methods import click_methods, near, out_and_back
 from attnchain.evaluate.clicking import (
@@ -14,7 +14,7 @@ from attnchain.evaluate.clicking import (
 )
 from attnchain.evaluate.metrics import iou
 from attnchain.evaluate.subject import read_subject
-from attnchain.tasks.segmentation import segment_point
+from attnchain.vision.segments import segment_point
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_one_click_by_out_and_back_is_the_point_task(subject):
 
 
 def test_a_session_is_that_of_the_tasks(subject):
-    from attnchain.tasks.clicks import Clicks
+    from attnchain.vision.clicks import Clicks
 
     clicks = Clicked(positive=((19, 30), (9, 12)), negative=((35, 60),))
     session = Clicks(subject.part((0, 1))).add(30, 19).add(12, 9)

@@ -4,7 +4,7 @@ import re
 import pytest
 import typer
 from tests.evaluate import folders
-from tests.tasks import tiny
+from tests.vision import tiny
 from typer.testing import CliRunner
 
 from attnchain.cli.evaluate import evaluate

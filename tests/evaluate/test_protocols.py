@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from tests.evaluate import folders
-from tests.tasks import tiny
+from tests.vision import tiny
 
 from attnchain.errors import DataSetError
 from attnchain.evaluate import PROTOCOLS, open_data_set, run
@@ -21,7 +21,7 @@ from attnchain.evaluate.object_tables import ablation, below_last
 from attnchain.evaluate.region_protocol import class_counts
 from attnchain.evaluate.subject import read_subject
 from attnchain.evaluate.table import Table
-from attnchain.tasks.segmentation import segment_foreground
+from attnchain.vision.segments import segment_foreground
 
 LAYOUT = {
     "foreground": ("grabcut", folders.objects),

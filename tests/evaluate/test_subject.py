@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tests.tasks import tiny
+from tests.vision import tiny
 from torch import nn
 
 from attnchain.errors import UnsupportedModelError
@@ -8,7 +8,7 @@ from attnchain.evaluate import objects
 from attnchain.evaluate.subject import read_subject, watched_layers
 from attnchain.markov import mix
 from attnchain.operators import forward_backward
-from attnchain.tasks.segmentation import segment_foreground
+from attnchain.vision.segments import segment_foreground
 
 
 @pytest.fixture(scope="module")

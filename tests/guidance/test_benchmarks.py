@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from scipy.linalg import sqrtm
 
 from attnchain.errors import OutputError
-from attnchain.tasks.guidance.outputs import read_settings
+from attnchain.guidance.outputs import read_settings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "guidance"
 
@@ -131,8 +131,8 @@ def test_sampling_resumes_and_cells_share_their_noise(
 
 def test_the_shuffled_control_keeps_the_area(scripts):
     from attnchain.capturing import TokenGrid
+    from attnchain.guidance import AttentionGuidance
     from attnchain.operators import AttentionTransition
-    from attnchain.tasks.guidance import AttentionGuidance
 
     guidance = scripts("sample").guidance_of("shuffled-s1")
     q, k = torch.randn(2, 3, 2, 16, 4)

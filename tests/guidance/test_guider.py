@@ -7,8 +7,8 @@ import torch
 from tests.guidance.drawn import BreaksIn, stir
 from torch.overrides import _get_current_function_mode
 
-from attnchain.errors import CaptureError, MissingExtraError, ShapeError
-from attnchain.tasks.guidance import AttentionGuidance, guide
+from attnchain.errors import ArgumentError, CaptureError, MissingExtraError, ShapeError
+from attnchain.guidance import AttentionGuidance, guide
 from attnchain.testing.models import pipelines
 
 STEPS = 3
@@ -83,7 +83,7 @@ def wrapped(pipeline, guidance, inputs, strength):
 
 @pytest.mark.parametrize("strength", [1.0, 5.0])
 def test_guider_and_wrapper_draw_the_same(pipeline, inputs, strength):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     guidance = AttentionGuidance(scale=2.0, start=0.3, blur_size=5)
     guider = SelfAttentionGuider.of(
@@ -97,7 +97,7 @@ def test_guider_and_wrapper_draw_the_same(pipeline, inputs, strength):
 
 
 def test_runs_are_counted_as_guidance_asks(pipeline):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     guidance = AttentionGuidance(start=0.5)
     guider = SelfAttentionGuider.of(guidance, pipeline.scheduler, stop=0.8)
@@ -111,7 +111,7 @@ def test_runs_are_counted_as_guidance_asks(pipeline):
 
 
 def test_a_saved_guider_comes_back(pipeline, tmp_path):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     guidance = AttentionGuidance.sag(scale=0.4, block="mid")
     guider = SelfAttentionGuider.of(guidance, pipeline.scheduler, guidance_scale=3.0)
@@ -127,7 +127,7 @@ def test_a_saved_guider_comes_back(pipeline, tmp_path):
 def test_an_interruption_inside_the_denoiser_leaves_nothing(
     pipeline, inputs, error, call
 ):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     guidance = AttentionGuidance(scale=2.0, blur_size=5)
     guider = SelfAttentionGuider.of(guidance, pipeline.scheduler)
@@ -145,7 +145,7 @@ def test_an_interruption_inside_the_denoiser_leaves_nothing(
 
 
 def test_a_run_that_was_prepared_and_not_made_leaves_nothing(pipeline):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     guider = SelfAttentionGuider.of(AttentionGuidance(), pipeline.scheduler)
     guider.set_state(0, 10, torch.tensor(1))
@@ -157,7 +157,7 @@ def test_a_run_that_was_prepared_and_not_made_leaves_nothing(pipeline):
 
 
 def test_no_hook_is_left_on_the_denoiser(pipeline, inputs):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     guider = SelfAttentionGuider.of(AttentionGuidance(), pipeline.scheduler)
     modular(pipeline, guider, inputs)
@@ -168,7 +168,7 @@ def test_no_hook_is_left_on_the_denoiser(pipeline, inputs):
 
 
 def test_a_degraded_run_without_its_source_is_refused(pipeline):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     guider = SelfAttentionGuider.of(
         AttentionGuidance(), pipeline.scheduler, guidance_scale=1.0
@@ -193,20 +193,20 @@ def test_a_degraded_run_without_its_source_is_refused(pipeline):
     ],
 )
 def test_a_scheduler_that_is_none_is_named(scheduler):
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
     with pytest.raises(ShapeError, match="must be the configuration of a diffusers"):
         SelfAttentionGuider(scheduler=scheduler)
 
 
 def test_unknown_settings_are_named():
-    from attnchain.tasks.guidance.guider import SelfAttentionGuider
+    from attnchain.guidance.guider import SelfAttentionGuider
 
-    with pytest.raises(ShapeError, match="guidance_scale must be a finite number"):
+    with pytest.raises(ArgumentError, match="guidance_scale must be a finite number"):
         SelfAttentionGuider(guidance_scale="high")
-    with pytest.raises(ShapeError, match="a description is a dictionary"):
+    with pytest.raises(ArgumentError, match="a description is a dictionary"):
         SelfAttentionGuider(attention="sag")
-    with pytest.raises(ShapeError, match="unknown setting"):
+    with pytest.raises(ArgumentError, match="unknown setting"):
         SelfAttentionGuider(attention={"strength": 1})
 
 
@@ -214,7 +214,7 @@ def test_without_diffusers_the_extra_is_named(monkeypatch):
     import importlib
     import sys
 
-    monkeypatch.delitem(sys.modules, "attnchain.tasks.guidance.guider", raising=False)
+    monkeypatch.delitem(sys.modules, "attnchain.guidance.guider", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingExtraError, match=r"attnchain\[diffusers\]"):
-        importlib.import_module("attnchain.tasks.guidance.guider")
+        importlib.import_module("attnchain.guidance.guider")

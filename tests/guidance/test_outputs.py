@@ -5,7 +5,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from attnchain.errors import OutputError
-from attnchain.tasks.guidance.outputs import fill_folder, read_settings, save_picture
+from attnchain.guidance.outputs import fill_folder, read_settings, save_picture
 
 
 def gray(seed):

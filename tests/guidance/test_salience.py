@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from attnchain.errors import ConvergenceError, ShapeError
+from attnchain.errors import ArgumentError, ConvergenceError, ShapeError
+from attnchain.guidance import Salience, salience
+from attnchain.guidance.batched import stationary_of_many
 from attnchain.markov import second_eigenvalue, stationary
 from attnchain.operators import (
     AttentionTransition,
@@ -11,8 +13,6 @@ from attnchain.operators import (
     Damped,
     DenseTransition,
 )
-from attnchain.tasks.guidance import Salience, salience
-from attnchain.tasks.guidance.batched import stationary_of_many
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_the_mean_token_has_salience_one(attention):
     ],
 )
 def test_bad_options_are_named(options, words):
-    with pytest.raises(ShapeError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         Salience(**options)
 
 

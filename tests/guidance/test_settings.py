@@ -9,10 +9,10 @@ import torch
 from scipy.ndimage import correlate1d
 
 from attnchain.capturing import TokenGrid
-from attnchain.errors import ShapeError, UnsupportedModelError
+from attnchain.errors import ArgumentError, ShapeError, UnsupportedModelError
+from attnchain.guidance import AttentionGuidance, NoiseLevel, Salience
+from attnchain.guidance.blur import blur_inside, gaussian_blur
 from attnchain.operators import DenseTransition
-from attnchain.tasks.guidance import AttentionGuidance, NoiseLevel, Salience
-from attnchain.tasks.guidance.blur import blur_inside, gaussian_blur
 
 
 @pytest.mark.parametrize(
@@ -202,5 +202,5 @@ def test_a_description_is_plain_and_complete():
     ],
 )
 def test_bad_settings_are_named(options, words):
-    with pytest.raises(ShapeError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         AttentionGuidance(**options)

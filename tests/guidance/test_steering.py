@@ -9,9 +9,9 @@ from tests.guidance.drawn import BreaksIn, stir
 from torch.overrides import _get_current_function_mode
 
 from attnchain.errors import ShapeError, SiteNotFoundError, UnsupportedModelError
-from attnchain.tasks.guidance import AttentionGuidance, Salience, guide
-from attnchain.tasks.guidance.blur import gaussian_blur
-from attnchain.tasks.guidance.family import Run
+from attnchain.guidance import AttentionGuidance, Salience, guide
+from attnchain.guidance.blur import gaussian_blur
+from attnchain.guidance.family import Run
 from attnchain.testing.models import diffusion, pipelines
 
 UNBINNED = {"use_resolution_binning": False}

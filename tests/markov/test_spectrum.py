@@ -9,7 +9,12 @@ from tests.operators.builders import attention, queries_and_keys, random_rows
 from tests.testing.known import KNOWN
 
 from attnchain import reference
-from attnchain.errors import ConvergenceError, NumericalWarning, ShapeError
+from attnchain.errors import (
+    ArgumentError,
+    ConvergenceError,
+    NumericalWarning,
+    ShapeError,
+)
 from attnchain.markov import (
     implied_timescale,
     mixing_time,
@@ -262,13 +267,13 @@ def test_mixing_time_stores_powers_and_says_so(monkeypatch):
 
 @pytest.mark.parametrize("k", [0, 6, -1, 1.5])
 def test_the_number_of_eigenvalues_is_checked(k):
-    with pytest.raises(ShapeError, match="k must lie"):
+    with pytest.raises(ArgumentError, match="k must lie"):
         spectrum(as_transition(random_rows(5, 5)), k)
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan")])
 def test_tolerances_are_positive(tolerance):
-    with pytest.raises(ShapeError, match="tolerance"):
+    with pytest.raises(ArgumentError, match="tolerance"):
         second_eigenvalue(as_transition(random_rows(5, 5)), tolerance=tolerance)
 
 

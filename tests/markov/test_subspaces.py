@@ -8,7 +8,7 @@ from tests.operators.builders import attention, queries_and_keys, random_rows
 from tests.testing.known import KNOWN
 
 from attnchain import reference
-from attnchain.errors import NumericalWarning, ShapeError
+from attnchain.errors import ArgumentError, NumericalWarning, ShapeError
 from attnchain.markov import (
     leading_subspaces,
     second_eigenvalue,
@@ -149,14 +149,14 @@ def test_gradients_tracked_in_the_chain_do_not_matter():
 @pytest.mark.parametrize("question", [leading_subspaces, spectrum])
 def test_impossible_numbers_of_eigenvalues_are_refused(k, question):
     chain = DenseTransition(torch.full((2, 2), 1 / 2))
-    with pytest.raises(ShapeError, match=r"k must lie in 1\.\."):
+    with pytest.raises(ArgumentError, match=r"k must lie in 1\.\."):
         question(chain, k)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, None, "a", float("nan")])
 @pytest.mark.parametrize("name", ["tolerance", "max_products"])
 def test_limits_must_be_positive(name, wrong):
-    with pytest.raises(ShapeError, match=name):
+    with pytest.raises(ArgumentError, match=name):
         leading_subspaces(DenseTransition(torch.full((3, 3), 1 / 3)), **{name: wrong})
 
 

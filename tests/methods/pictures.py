@@ -5,7 +5,7 @@ from PIL import Image
 
 from attnchain.capturing import TokenGrid
 from attnchain.operators import AttentionTransition
-from attnchain.tasks import PictureAttention
+from attnchain.vision import PictureAttention
 
 PATCH = 8
 SHAPES = """

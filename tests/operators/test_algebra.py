@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import Damped, DenseTransition, Mixture, Power, Product
 
 
@@ -65,7 +65,7 @@ def test_powers_are_positive_whole_numbers(single, exponent):
 
 @pytest.mark.parametrize("damping", [0.0, -0.1, 1.1, float("nan")])
 def test_damping_outside_zero_to_one_is_refused(single, damping):
-    with pytest.raises(ShapeError, match="damping"):
+    with pytest.raises(ArgumentError, match="damping"):
         Damped(single, damping)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import (
     ColumnNormalized,
     DenseTransition,
@@ -66,7 +66,7 @@ def test_reversal_needs_the_stationary_distribution_of_this_chain():
 
 @pytest.mark.parametrize("holding", [-0.1, 1.1, float("nan")])
 def test_holding_is_a_probability(chain, holding):
-    with pytest.raises(ShapeError, match="holding"):
+    with pytest.raises(ArgumentError, match="holding"):
         Lazy(chain, holding)
 
 

@@ -1,9 +1,9 @@
 """A picture whose attention is read once for all figures."""
 
 import pytest
-from tests.tasks import tiny
+from tests.vision import tiny
 
-from attnchain.tasks import read_attention
+from attnchain.vision import read_attention
 
 
 @pytest.fixture(scope="package")

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from tests.tasks import tiny
+from tests.vision import tiny
 
 from attnchain.plot import plot_labels, plot_map, plot_picture, segment_colors
 

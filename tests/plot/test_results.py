@@ -8,11 +8,12 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tests.tasks import tiny
+from tests.vision import tiny
 
 from attnchain.errors import ShapeError
 from attnchain.models import packaged
-from attnchain.tasks import patch_centre, segment, segment_names, token_rank
+from attnchain.ranking import token_rank
+from attnchain.vision import patch_centre, segment, segment_names
 
 MODES = {
     "automatic": {},

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError
 from attnchain.testing import assert_distribution, assert_stochastic, chains
 
 ALL = {
@@ -84,5 +84,5 @@ def test_period_divides_every_return_time(known):
     ],
 )
 def test_impossible_probabilities_are_refused(call):
-    with pytest.raises(ShapeError):
+    with pytest.raises(ArgumentError):
         call()

@@ -32,7 +32,7 @@ def heads(  # noqa: PLR0917  (one parameter for each option)
     """Show how metastable every head is: |lambda_2|, layers by heads."""
     from attnchain.models import read_picture
     from attnchain.plot import plot_heads
-    from attnchain.tasks import read_attention
+    from attnchain.vision import read_attention
 
     chosen = parse_layers(layers)
     clock = Clock()

@@ -42,14 +42,10 @@ def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     json_: Json = False,
 ) -> None:
     """Rank the patches of a picture by TokenRank."""
+    from attnchain.maps import enlarge, unit_range
     from attnchain.models import read_picture
-    from attnchain.tasks import (
-        DEFAULT_LAYERS,
-        patch_centre,
-        read_attention,
-        token_rank,
-    )
-    from attnchain.tasks.maps import enlarge, unit_range
+    from attnchain.ranking import token_rank
+    from attnchain.vision import DEFAULT_LAYERS, patch_centre, read_attention
 
     chosen = parse_layers(layers) or DEFAULT_LAYERS
     clock = Clock()

@@ -25,10 +25,10 @@ from attnchain.cli.output import (
     save_map,
     working,
 )
-from attnchain.tasks import segment_names
+from attnchain.vision import segment_names
 
 if TYPE_CHECKING:
-    from attnchain.tasks import Segmentation
+    from attnchain.vision import Segmentation
 
 
 def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
@@ -70,7 +70,7 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
 ) -> None:
     """Cut a picture into the metastable sets of its attention."""
     from attnchain.models import read_picture
-    from attnchain.tasks import segment as segment_picture
+    from attnchain.vision import segment as segment_picture
 
     asked = {
         "point": parse_point(point),

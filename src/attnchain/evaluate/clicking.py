@@ -11,8 +11,8 @@ from torch import Tensor
 
 from attnchain.evaluate.metrics import iou
 from attnchain.evaluate.subject import Layers, Subject
-from attnchain.tasks.clicks import Clicks, Rule
-from attnchain.tasks.maps import enlarge, otsu_threshold, unit_range
+from attnchain.maps import enlarge, otsu_threshold, unit_range
+from attnchain.vision.clicks import Clicks, Rule
 
 Pixel = tuple[int, int]
 Nearness = Callable[[Subject, int], Float[Tensor, " n"]]
@@ -69,7 +69,7 @@ class Clicked:
 def in_session(
     subject: Subject, clicks: Clicked, *, layers: Layers, rule: Rule = "corrected"
 ) -> Bool[Tensor, "height width"]:
-    """The object by clicks as `attnchain.tasks.clicks` finds it."""
+    """The object by clicks as `attnchain.vision.clicks` finds it."""
     session = Clicks(subject.part(layers))
     for row, column in clicks.positive:
         session = session.add(column, row)

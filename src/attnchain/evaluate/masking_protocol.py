@@ -14,7 +14,7 @@ from attnchain.evaluate.method import Method
 from attnchain.evaluate.protocol import Protocol
 from attnchain.evaluate.subject import Subject, read_subject, watched_layers
 from attnchain.evaluate.table import Table
-from attnchain.tasks import token_rank
+from attnchain.ranking import token_rank
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

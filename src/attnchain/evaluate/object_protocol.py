@@ -14,8 +14,8 @@ from attnchain.evaluate.object_tables import object_figures, object_tables
 from attnchain.evaluate.protocol import Protocol, attempted
 from attnchain.evaluate.subject import Subject
 from attnchain.evaluate.table import Table
-from attnchain.tasks.borders import object_mask
-from attnchain.tasks.maps import enlarge, otsu_threshold, unit_range
+from attnchain.maps import enlarge, otsu_threshold, unit_range
+from attnchain.vision.borders import object_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

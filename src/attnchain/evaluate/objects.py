@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnchain.evaluate.cuts import (
+from attnchain.evaluate.subject import Layers, Subject, Weights
+from attnchain.markov import spectrum
+from attnchain.methods.cuts import (
     k_means,
     normalised_cut,
     recursive_cut,
@@ -17,12 +19,11 @@ from attnchain.evaluate.cuts import (
     strong_edges,
     token_cut,
 )
-from attnchain.evaluate.subject import Layers, Subject, Weights
-from attnchain.markov import spectrum
+from attnchain.methods.iseg import gated
 from attnchain.operators import DenseTransition
-from attnchain.tasks import DEFAULT_LAYERS, token_rank
-from attnchain.tasks.refinement import gated
-from attnchain.tasks.segmentation import segment_foreground
+from attnchain.ranking import token_rank
+from attnchain.vision import DEFAULT_LAYERS
+from attnchain.vision.segments import segment_foreground
 
 Map = Float[Tensor, " n"]
 

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnchain.evaluate.cuts import k_means, recursive_cut
 from attnchain.evaluate.method import Method, named
 from attnchain.evaluate.objects import one_hot
 from attnchain.evaluate.subject import Layers, Subject
+from attnchain.maps import enlarge
 from attnchain.markov import metastable_sets
-from attnchain.tasks import DEFAULT_LAYERS
-from attnchain.tasks.maps import enlarge
-from attnchain.tasks.regions import Anchors, segment_regions
-from attnchain.tasks.segmentation import segment_automatic
+from attnchain.methods.cuts import k_means, recursive_cut
+from attnchain.methods.diffseg import Anchors, segment_regions
+from attnchain.vision import DEFAULT_LAYERS
+from attnchain.vision.segments import segment_automatic
 
 COUNTS = (3, 4, 5, 6, 8)
 
@@ -87,7 +87,7 @@ def metastable(
 def merged(
     subject: Subject, *, layers: Layers, anchors: Anchors, threshold: float
 ) -> Int[Tensor, "height width"]:
-    """Attention maps merged from anchors, as `attnchain.tasks.regions` does it."""
+    """Attention maps merged from anchors, as `attnchain.methods.diffseg` does it."""
     part = subject.part(layers)
     return segment_regions(part, anchors=anchors, threshold=threshold).labels
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnchain.errors import UnsupportedModelError
-from attnchain.evaluate.cuts import similarity
+from attnchain.methods.cuts import similarity
 from attnchain.operators import DenseTransition, forward_backward, stored
-from attnchain.tasks import PictureAttention, read_attention
+from attnchain.vision import PictureAttention, read_attention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,7 +70,7 @@ class Subject:
         return self.once(("cosines", chosen), similarity, self.features[chosen])
 
     def part(self, layers: Layers) -> PictureAttention:
-        """The attention of some layers only, as `attnchain.tasks` take it."""
+        """The attention of some layers only, as `attnchain.vision` takes it."""
         chosen = tuple(self.number(layer) for layer in layers)
         return self.once(("part", chosen), self._part, chosen)
 

@@ -1,0 +1,205 @@
+"""Regions by merging attention maps that are alike, after DiffSeg."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attnchain.capturing import TokenGrid
+from attnchain.errors import ShapeError
+from attnchain.maps import enlarge
+from attnchain.operators import AbstractTransition
+from attnchain.ranking import token_rank
+from attnchain.vision.attention import PictureAttention
+
+Anchors = Literal["token_rank", "grid"]
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """A picture cut into regions that attend alike.
+
+    Attributes:
+        labels: Region of every pixel at picture size, numbered by decreasing area.
+        proposals: Mean attention of each region's members, `(regions, n)`; rows are
+            distributions over the patches.
+        anchors: Patches the merging started from.
+    """
+
+    labels: Int[Tensor, "height width"]
+    proposals: Float[Tensor, "regions n"]
+    anchors: tuple[int, ...]
+
+
+def segment_regions(
+    attention: PictureAttention,
+    *,
+    anchors: Anchors = "token_rank",
+    count: int = 64,
+    threshold: float = 0.3,
+    rounds: int = 3,
+) -> Regions:
+    """Cuts a picture into regions by merging attention maps from some anchors.
+
+    A pixel belongs to the merged map that is largest there.
+
+    Args:
+        attention: What `read_attention` returned.
+        anchors: "token_rank", patches where attention arrives, or "grid", regular
+            ones as in DiffSeg.
+        count: Most anchors to start from.
+        threshold: Largest symmetric divergence of maps that are merged, in nats.
+        rounds: Rounds of merging.
+
+    Returns:
+        `Regions`; empty ones are dropped.
+
+    Raises:
+        ShapeError: An unknown kind of anchors, or no anchor, no round, or a threshold
+            that is not positive.
+
+    Sources:
+        Tian et al., Diffuse, Attend, and Segment (DiffSeg), arXiv 2308.12469; Erel et
+        al., arXiv 2507.17657, take its anchors from TokenRank, how is not published:
+        see `rank_anchors` for ours.
+    """
+    if anchors not in ("token_rank", "grid"):
+        message = f"anchors must be 'token_rank' or 'grid', but is {anchors!r}"
+        raise ShapeError(message)
+    place = rank_anchors if anchors == "token_rank" else grid_anchors
+    chosen = place(attention, count)
+    proposals = merge_maps(attention.chain, chosen, threshold=threshold, rounds=rounds)
+    large = enlarge(attention.grid.to_map(proposals), **attention.size)
+    labels = large.argmax(0)
+    areas = torch.bincount(labels.flatten(), minlength=len(proposals))
+    order = areas.argsort(descending=True, stable=True)[: int((areas > 0).sum())]
+    number = torch.empty_like(areas)
+    number[order] = torch.arange(len(order), device=areas.device)
+    return Regions(number[labels], proposals[order], chosen)
+
+
+def grid_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
+    """At most `count` patches, in rows and columns at equal distances.
+
+    Raises:
+        ShapeError: The count is below one.
+    """
+    grid = attention.grid
+    _check_count(count)
+    down = round((count * grid.rows / grid.columns) ** 0.5)
+    down = min(max(1, down), grid.rows, count)
+    across = min(count // down, grid.columns)
+    rows = [(2 * i + 1) * grid.rows // (2 * down) for i in range(down)]
+    columns = [(2 * i + 1) * grid.columns // (2 * across) for i in range(across)]
+    return tuple(row * grid.columns + column for row in rows for column in columns)
+
+
+def rank_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
+    """`count` patches of large incoming TokenRank, kept apart; all, if there are less.
+
+    Patches are taken by decreasing rank, unless a patch nearer than some spacing was
+    taken before. The spacing is the largest, from that of a regular grid down, at
+    which so many find a place.
+
+    Raises:
+        ShapeError: The count is below one.
+    """
+    grid = attention.grid
+    _check_count(count)
+    count = min(count, grid.n_patches)
+    order = token_rank(attention.chain).top(grid.n_patches).tolist()
+    spacing = max(1, round((grid.n_patches / count) ** 0.5))
+    while len(taken := _apart(order, grid, spacing)) < count:
+        spacing -= 1
+    return taken[:count]
+
+
+def _apart(order: list[int], grid: TokenGrid, spacing: int) -> tuple[int, ...]:
+    """Patches in that order, none nearer than the spacing to one before it."""
+    free = torch.ones(grid.rows, grid.columns, dtype=torch.bool)
+    taken: list[int] = []
+    for patch in order:
+        row, column = divmod(patch, grid.columns)
+        if free[row, column]:
+            taken.append(patch)
+            down = slice(max(0, row - spacing + 1), row + spacing)
+            free[down, max(0, column - spacing + 1) : column + spacing] = False
+    return tuple(taken)
+
+
+def merge_maps(
+    chain: AbstractTransition,
+    anchors: tuple[int, ...],
+    *,
+    threshold: float,
+    rounds: int = 3,
+) -> Float[Tensor, "regions n"]:
+    r"""Merges the rows of a chain that are alike, starting from some of them.
+
+    Distance is $\frac12 (\mathrm{KL}(a \| b) + \mathrm{KL}(b \| a))$. In the first
+    round each anchor's map becomes the mean of all rows nearer than the threshold; in
+    every further one the maps left are gone through in order, and each is merged with
+    all others near it.
+
+    Args:
+        chain: One chain; its rows are the maps.
+        anchors: States to start from.
+        threshold: Largest distance of maps that are merged, in nats.
+        rounds: Rounds of merging, at least 1.
+
+    Returns:
+        The merged maps; distributions.
+
+    Raises:
+        ShapeError: A batch, no anchor, no round, or a threshold that is not positive.
+
+    Cost:
+        O(anchors n^2) operations.
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> near, far = [0.5, 0.4, 0.1], [0.05, 0.05, 0.9]
+        >>> chain = as_transition(torch.tensor([near, [0.4, 0.5, 0.1], far]))
+        >>> merge_maps(chain, (0, 1, 2), threshold=0.5)
+        tensor([[0.4500, 0.4500, 0.1000],
+                [0.0500, 0.0500, 0.9000]])
+    """
+    if chain.batch_shape or not anchors or rounds < 1 or not threshold > 0:
+        message = (
+            "merge_maps takes one chain, at least one anchor, at least one round and a "
+            f"threshold > 0, but got {chain!r}, {len(anchors)} anchors, {rounds} "
+            f"rounds and {threshold!r}"
+        )
+        raise ShapeError(message)
+    rows = chain.to_dense()
+    near = (divergence(rows[list(anchors)], rows) <= threshold).to(rows)
+    near[range(len(anchors)), list(anchors)] = 1
+    maps = near @ rows / near.sum(-1, keepdim=True)
+    for _ in range(rounds - 1):
+        near = (divergence(maps, maps) <= threshold).fill_diagonal_(True)
+        matched = torch.zeros(len(maps), dtype=torch.bool, device=maps.device)
+        merged = []
+        for i in range(len(maps)):
+            if not matched[i]:
+                merged.append(maps[near[i]].mean(0))
+                matched |= near[i]
+        maps = torch.stack(merged)
+    return maps
+
+
+def divergence(
+    first: Float[Tensor, "a n"], second: Float[Tensor, "b n"]
+) -> Float[Tensor, "a b"]:
+    """Half the sum of both Kullback-Leibler divergences, for all pairs, in nats."""
+    tiny = torch.finfo(first.dtype).tiny
+    log_first, log_second = first.clamp_min(tiny).log(), second.clamp_min(tiny).log()
+    own = (first * log_first).sum(-1)[:, None] + (second * log_second).sum(-1)
+    return (own - first @ log_second.mT - log_first @ second.mT).clamp_min(0) / 2
+
+
+def _check_count(count: int) -> None:
+    if count != int(count) or count < 1:
+        raise ShapeError(f"count must be a whole number >= 1, but is {count!r}")

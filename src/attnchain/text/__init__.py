@@ -1,0 +1,17 @@
+"""Words: where attention between text and picture tokens leads from a word."""
+
+from attnchain.text.diffusion import read_diffusion
+from attnchain.text.words import (
+    TextAttention,
+    WordSegmentation,
+    segment_words,
+    text_attention,
+)
+
+__all__ = [
+    "TextAttention",
+    "WordSegmentation",
+    "read_diffusion",
+    "segment_words",
+    "text_attention",
+]

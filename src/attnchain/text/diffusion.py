@@ -1,0 +1,125 @@
+"""A picture of one's own through one pass of a diffusion model."""
+
+import inspect
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+
+from attnchain.capturing import Selection, capture
+from attnchain.capturing.site import Numbers
+from attnchain.checks import check_fraction
+from attnchain.errors import UnsupportedModelError
+from attnchain.optional import require
+from attnchain.text.words import TextAttention, Weights, text_attention
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_TO_IMAGE = {
+    "FluxPipeline": "FluxImg2ImgPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline",
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
+}
+_TEXT_LENGTH = 256
+
+
+def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention)
+    pipeline: Any,
+    picture: "Image",
+    prompt: str,
+    *,
+    noise: float = 0.5,
+    size: int | None = None,
+    layers: Numbers = None,
+    weights: Weights = "lambda2",
+    seed: int = 0,
+    **selection: Unpack[Selection],
+) -> TextAttention:
+    """Attention between a prompt and a picture: encode, add noise, one pass.
+
+    The picture is resized, encoded by the pipeline's autoencoder, noised and shown to
+    the denoiser once, without guidance. The pipeline is left as it is.
+
+    Args:
+        pipeline: A text-to-image pipeline of diffusers: FLUX.1, Stable Diffusion 1,
+            2, XL or 3, loaded by its `from_pretrained`.
+        picture: A Pillow picture.
+        prompt: Text that holds the words to look for: "a cat, grass, sky".
+        noise: Noise level in (0, 1]: the sigma of a flow-matching model, and the
+            fraction of the training time steps of the others.
+        size: Longer side in pixels; by default what the pipeline generates.
+        layers: Blocks to read, see `capture`; all by default.
+        weights: See `text_attention`.
+        seed: Of the noise.
+        **selection: See `Selection`.
+
+    Returns:
+        `TextAttention`.
+
+    Raises:
+        UnsupportedModelError: A pipeline we cannot show a picture to.
+        ShapeError: A noise level outside (0, 1].
+        MissingExtraError: diffusers is not installed.
+
+    Sources:
+        The protocol of ConceptAttention, arXiv 2502.04320: noise level 500 of 1000,
+        one pass; the last ten two-stream blocks of FLUX.1 are `layers=range(9, 19)`.
+    """
+    check_fraction(noise, "noise")
+    reader, options = _reader(pipeline, noise)
+    shape = _size(pipeline, picture, size)
+    options |= {
+        "prompt": prompt,
+        "image": picture.convert("RGB").resize(shape),
+        **dict(zip(("width", "height"), shape, strict=True)),
+        "num_inference_steps": 1,
+        "strength": 1.0,
+        "guidance_scale": 1.0,
+        "max_sequence_length": _TEXT_LENGTH,
+        "generator": torch.Generator().manual_seed(seed),
+        "output_type": "latent",
+    }
+    known = inspect.signature(type(reader).__call__).parameters
+    with torch.no_grad(), capture(reader, layers=layers, **selection) as captured:
+        reader(**{name: value for name, value in options.items() if name in known})
+    return text_attention(captured, pipeline=pipeline, prompt=prompt, weights=weights)
+
+
+def _reader(pipeline: Any, noise: float) -> tuple[Any, dict[str, Any]]:
+    """The same parts as a picture-to-picture pipeline, and its only time step."""
+    name = type(pipeline).__name__
+    if name not in IMAGE_TO_IMAGE:
+        message = (
+            f"{name} cannot be shown a picture here; known are "
+            f"{', '.join(IMAGE_TO_IMAGE)}. Capture a generated picture instead and "
+            "pass it to text_attention"
+        )
+        raise UnsupportedModelError(message)
+    diffusers = require("diffusers", extra="diffusers", feature="read_diffusion")
+    given = pipeline.scheduler.config
+    steps = given.num_train_timesteps
+    if type(pipeline.scheduler).__name__.startswith("FlowMatch"):
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(steps)
+        step: dict[str, Any] = {"sigmas": [noise]}
+    else:
+        scheduler = diffusers.DDPMScheduler.from_config(given)
+        step = {"timesteps": [min(round(noise * steps), steps - 1)]}
+    kind = getattr(diffusers, IMAGE_TO_IMAGE[name])
+    wanted = inspect.signature(kind.__init__).parameters
+    parts = {"safety_checker": None, "requires_safety_checker": False}
+    parts = {**pipeline.components, **parts, "scheduler": scheduler}
+    reader = kind(**{name: part for name, part in parts.items() if name in wanted})
+    reader.set_progress_bar_config(disable=True)
+    return reader, step
+
+
+def _size(pipeline: Any, picture: "Image", size: int | None) -> tuple[int, int]:
+    """Width and height that the denoiser takes, nearest to the asked size."""
+    denoiser = getattr(pipeline, "transformer", None)
+    deepest = 1 if denoiser else len(pipeline.unet.config.block_out_channels) - 1
+    unit = pipeline.vae_scale_factor * 2**deepest
+    longer = size or pipeline.default_sample_size * pipeline.vae_scale_factor
+    scale = longer / max(picture.size)
+    width, height = (max(1, round(side * scale / unit)) * unit for side in picture.size)
+    return width, height

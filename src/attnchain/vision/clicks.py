@@ -1,0 +1,295 @@
+"""Segments by clicks, scribbles and boxes: a session of marks that can be undone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attnchain.errors import ImageError, ShapeError
+from attnchain.maps import enlarge, otsu_threshold, unit_range
+from attnchain.markov import propagate
+from attnchain.methods.m2n2 import balance, flooded, relative_passage, sharpen
+from attnchain.operators import AbstractTransition
+from attnchain.vision.attention import PictureAttention
+
+Rule = Literal["corrected", "nearest"]
+Pixel = tuple[int, int]
+
+_MARGIN = 0.5
+_NOISE = 0.1
+_FLOOR = 1e-2
+_TEMPERATURE = 0.65
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One click, stroke or box.
+
+    Attributes:
+        pixels: (x, y) of the pixels marked; none in a box.
+        patches: Patches marked, or inside the box.
+        foreground: On the object, or off it.
+        box: Left, top, right and bottom of a box in pixels.
+    """
+
+    pixels: tuple[Pixel, ...]
+    patches: tuple[int, ...]
+    foreground: bool = True
+    box: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ClickSegmentation:
+    """The object that the marks of a session ask for.
+
+    Attributes:
+        mask: The object's pixels.
+        score: Positive on the object, as far as the marks alone decide.
+        marks: The marks it follows from.
+    """
+
+    mask: Bool[Tensor, "height width"]
+    score: Float[Tensor, "height width"]
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Clicks:
+    """A session of marks on one picture; every change gives a new session.
+
+    Attributes:
+        attention: What `read_attention` returned.
+        marks: The marks so far, oldest first.
+    """
+
+    attention: PictureAttention
+    marks: tuple[Mark, ...] = ()
+
+    def add(self, x: float, y: float, *, foreground: bool = True) -> "Clicks":
+        """A click at (x, y) in pixels of the picture.
+
+        Raises:
+            ImageError: The point lies outside the picture.
+        """
+        return self.scribble([(x, y)], foreground=foreground)
+
+    def scribble(
+        self, points: Sequence[tuple[float, float]], *, foreground: bool = True
+    ) -> "Clicks":
+        """A stroke along straight lines from point to point.
+
+        Raises:
+            ImageError: A point lies outside the picture.
+            ShapeError: There is no point.
+        """
+        if not points:
+            raise ShapeError("a scribble needs at least one point")
+        at, size = self.attention.grid.patch_at, self.attention.size
+        stroke = _stroke([(float(x), float(y)) for x, y in points])
+        patches = tuple(dict.fromkeys(at(x, y, **size) for x, y in stroke))
+        pixels = tuple(dict.fromkeys((int(x), int(y)) for x, y in stroke))
+        return self._with(Mark(pixels, patches, foreground))
+
+    def box(self, left: float, top: float, right: float, bottom: float) -> "Clicks":
+        """A box around the object; a later box replaces it.
+
+        Raises:
+            ImageError: The box does not overlap the picture, or is empty.
+        """
+        width, height = self.attention.picture.size
+        x0, x1 = max(left, 0), min(right, width)
+        y0, y1 = max(top, 0), min(bottom, height)
+        if not (x1 - x0 >= 1 and y1 - y0 >= 1):
+            message = (
+                f"the box ({left:g}, {top:g}, {right:g}, {bottom:g}) covers no pixel; "
+                f"give left < right in [0, {width}] and top < bottom in [0, {height}]"
+            )
+            raise ImageError(message)
+        grid = self.attention.grid
+        rows = (torch.arange(grid.rows) + 0.5) * height / grid.rows
+        columns = (torch.arange(grid.columns) + 0.5) * width / grid.columns
+        down, across = (rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1)
+        middle = grid.patch_at((x0 + x1) / 2, (y0 + y1) / 2, **self.attention.size)
+        inside = (down[:, None] & across).flatten()
+        patches = inside.nonzero()[:, 0].tolist() or [middle]
+        box = (int(x0), int(y0), round(x1), round(y1))
+        others = tuple(mark for mark in self.marks if mark.box is None)
+        return replace(self, marks=others)._with(Mark((), tuple(patches), True, box))
+
+    def undo(self) -> "Clicks":
+        """The session without its latest mark.
+
+        Raises:
+            ShapeError: There is none.
+        """
+        if not self.marks:
+            raise ShapeError("there is no mark to undo")
+        return replace(self, marks=self.marks[:-1])
+
+    def segment(self, *, rule: Rule = "corrected") -> ClickSegmentation:
+        r"""The object under the marks.
+
+        * "corrected": the box, or else the first foreground mark, proposes
+          $u = \log(f / \theta)$ with $f = S e$ its walk out and back and $\theta$
+          Otsu's threshold; every marked patch that lies on the wrong side, or within
+          0.5 of the border, then moves it there, and with it what shares its walk:
+          $u + S_{\cdot M} w$, the regression with kernel S through the marks.
+        * "nearest": M2N2. Every mark has its Markov map in the sharpened (T = 0.65),
+          balanced chain, flooded from the mark and divided by a threshold: Otsu's in
+          the logarithm, lowered until no opposite mark is inside. A pixel belongs to
+          its nearest mark, and to the background beyond one.
+
+        Marked pixels keep their label. Outside a box nothing is object unless marks
+        say so; without a box, only regions that hold a foreground mark stay.
+
+        Args:
+            rule: "corrected", which measured best, or "nearest".
+
+        Returns:
+            `ClickSegmentation`.
+
+        Raises:
+            ShapeError: No foreground mark, an unknown rule, or a box with "nearest".
+            ConvergenceError: The chain could not be balanced ("nearest").
+
+        Sources:
+            "corrected": kriging, see Rasmussen and Williams, Gaussian Processes for
+            Machine Learning, 2006; S is symmetric and positive semi-definite.
+            "nearest": Karmann and Urfalioglu, arXiv 2411.10411; its search for
+            thresholds along edges of the picture is replaced by Otsu's.
+        """
+        if rule not in _RULES:
+            message = f"rule must be 'corrected' or 'nearest', but is {rule!r}"
+            raise ShapeError(message)
+        if not any(mark.foreground for mark in self.marks):
+            raise ShapeError("mark the object first: there is no foreground mark")
+        score = _RULES[rule](self)
+        return ClickSegmentation(_mask(self.marks, score), score, self.marks)
+
+    def _with(self, mark: Mark) -> "Clicks":
+        return replace(self, marks=(*self.marks, mark))
+
+    @property
+    def _proposal(self) -> Mark:
+        """The box, or else the first foreground mark."""
+        boxes = [mark for mark in self.marks if mark.box]
+        return (boxes or [mark for mark in self.marks if mark.foreground])[0]
+
+
+def _stroke(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points along a polyline, no further apart than a pixel."""
+    path = points[:1]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        steps = max(1, int(max(abs(x1 - x0), abs(y1 - y0))))
+        path += [
+            (x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps)
+            for i in range(1, steps + 1)
+        ]
+    return path
+
+
+def _corrected(session: Clicks) -> Tensor:
+    """The proposal's logarithm, moved by the marks that disagree with it."""
+    attention, proposal = session.attention, session._proposal
+    chain, grid = attention.out_and_back, attention.grid
+    seen = propagate(chain, proposal.patches, 1)
+    large = enlarge(grid.to_map(seen), **attention.size)
+    theta = _otsu(large[_window(proposal)])
+    marked = [float(large[y, x]) for x, y in proposal.pixels]
+    theta = min([theta, *marked])
+    floor = _FLOOR * float(seen.max())
+    score = ((large + floor) / (theta + floor)).log()
+    if proposal.box:
+        outside = torch.ones_like(score, dtype=torch.bool)
+        outside[_window(proposal)] = False
+        score = torch.where(outside, score.clamp_max(-_MARGIN), score)
+    signs = {
+        patch: 1.0 if mark.foreground else -1.0
+        for mark in session.marks
+        if mark.box is None
+        for patch in mark.patches
+    }
+    if not signs:
+        return score
+    patches = torch.tensor(list(signs), device=seen.device)
+    sign = torch.tensor(list(signs.values())).to(seen)
+    before = sign * ((seen[patches] + floor) / (theta + floor)).log()
+    missing = sign * (_MARGIN - before).clamp_min(0)
+    moved = _regression(chain, patches, missing)
+    return score + enlarge(grid.to_map(moved), **attention.size)
+
+
+def _regression(
+    chain: AbstractTransition, patches: Tensor, values: Tensor
+) -> Float[Tensor, " n"]:
+    """Carries values at some patches to those that share their walk."""
+    marked = torch.nn.functional.one_hot(patches, chain.n_states).to(values)
+    columns = chain.pull(marked)
+    own = columns.gather(1, patches[:, None])
+    columns = columns / own
+    kernel = columns[:, patches].mT + _NOISE * torch.eye(len(patches)).to(values)
+    return torch.linalg.solve(kernel, (1 + _NOISE) * values) @ columns
+
+
+def _nearest(session: Clicks) -> Tensor:
+    """M2N2's competition: how much nearer than one the nearest mark is."""
+    if session._proposal.box:
+        message = "the rule 'nearest' knows no boxes; use 'corrected', or mark points"
+        raise ShapeError(message)
+    attention, grid = session.attention, session.attention.grid
+    chain = balance(sharpen(attention.chain, _TEMPERATURE))
+    distances: dict[bool, Tensor] = {}
+    maps = []
+    for mark in session.marks:
+        times = relative_passage(chain, mark.patches)
+        level = flooded(times, grid, mark.patches).log1p()
+        maps.append(enlarge(grid.to_map(level), **attention.size))
+    for mark, level in zip(session.marks, maps, strict=True):
+        opposite = [m for m in session.marks if m.foreground != mark.foreground]
+        others = [float(level[y, x]) for m in opposite for x, y in m.pixels]
+        own = [float(level[y, x]) for x, y in mark.pixels]
+        threshold = max([min([_otsu(level), *others]), *own, _FLOOR])
+        scaled = level / threshold
+        known = distances.get(mark.foreground)
+        nearer = scaled if known is None else torch.minimum(known, scaled)
+        distances[mark.foreground] = nearer
+    reach = torch.ones_like(distances[True])
+    rival = torch.minimum(distances.get(False, reach), reach)
+    return rival - distances[True]
+
+
+_RULES: dict[str, Callable[[Clicks], Tensor]] = {
+    "corrected": _corrected,
+    "nearest": _nearest,
+}
+
+
+def _mask(marks: Sequence[Mark], score: Tensor) -> Bool[Tensor, "height width"]:
+    """Positive scores; marked pixels as marked; regions without a mark dropped."""
+    from scipy import ndimage
+
+    mask = score > 0
+    for mark in marks:
+        for x, y in mark.pixels:
+            mask[y, x] = mark.foreground
+    if any(mark.box for mark in marks):
+        return mask
+    regions, _ = ndimage.label(mask.cpu().numpy())  # pyright: ignore
+    held = torch.from_numpy(regions)
+    kept = {int(held[y, x]) for m in marks if m.foreground for x, y in m.pixels} - {0}
+    return torch.isin(held, torch.tensor(sorted(kept))).to(mask.device)
+
+
+def _window(mark: Mark) -> tuple[slice, slice]:
+    """The pixels of a box, or all."""
+    left, top, right, bottom = mark.box or (None, None, None, None)
+    return slice(top, bottom), slice(left, right)
+
+
+def _otsu(values: Tensor) -> float:
+    low, high = float(values.min()), float(values.max())
+    return low + (high - low) * otsu_threshold(unit_range(values))

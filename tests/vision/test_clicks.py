@@ -1,0 +1,167 @@
+"""Marks on flat shapes: exact objects, competition, undo, refusals."""
+
+import pytest
+import torch
+from tests.methods.pictures import PATCH, flat_attention, overlap, true_mask
+
+from attnchain.errors import ImageError, ShapeError
+from attnchain.vision.clicks import Clicks
+
+RULES = ("corrected", "nearest")
+INSIDE = {"a": (12, 12), "b": (60, 32), "c": (8, 40), ".": (36, 36)}
+
+
+@pytest.fixture
+def session():
+    return Clicks(flat_attention())
+
+
+def at_patches(values):
+    """What lies at the middle of every patch."""
+    return values[PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("letter", "abc")
+def test_one_click_finds_a_separate_shape(session, rule, letter):
+    found = session.add(*INSIDE[letter]).segment(rule=rule)
+    assert torch.equal(at_patches(found.mask), at_patches(true_mask(letter)))
+    assert overlap(found.mask, true_mask(letter)) > 0.85
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_two_clicks_find_two_shapes(session, rule):
+    both = session.add(*INSIDE["a"]).add(*INSIDE["b"]).segment(rule=rule)
+    assert torch.equal(at_patches(both.mask), at_patches(true_mask("ab")))
+
+
+def test_background_clicks_take_away_what_looks_like_them():
+    """With little contrast the first click takes more than the shape."""
+    one = Clicks(flat_attention(contrast=0.3, closeness=0.7)).add(*INSIDE["a"])
+    more = one.add(*INSIDE["."], foreground=False).add(*INSIDE["c"], foreground=False)
+    truth = true_mask("a")
+    before, after = (overlap(s.segment().mask, truth) for s in (one, more))
+    assert after > before + 0.1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_without_colour_space_is_divided(rule):
+    session = Clicks(flat_attention(contrast=0.0, closeness=6.0)).add(8, 24)
+    mask = session.add(56, 24, foreground=False).segment(rule=rule).mask
+    columns = at_patches(mask).float().mean(0)
+    assert float(columns[:2].min()) > 0.6
+    assert float(columns[5:].max()) == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_marked_pixels_keep_their_label(session, rule):
+    session = session.add(*INSIDE["a"]).add(13, 13, foreground=False)
+    mask = session.segment(rule=rule).mask
+    assert bool(mask[12, 12])
+    assert not bool(mask[13, 13])
+
+
+def test_a_corrected_patch_ends_on_its_own_side(session):
+    """A click where the proposal says object, but the user says not."""
+    one = session.add(*INSIDE["a"])
+    wrong = (28, 4)
+    assert float(one.segment().score[wrong[1], wrong[0]]) > 0
+    two = one.add(*wrong, foreground=False).segment()
+    assert float(two.score[wrong[1], wrong[0]]) < 0
+
+
+def test_the_correction_equals_dense_regression(session):
+    attention = session.attention
+    chain = attention.chain.to_dense().double()
+    kernel = chain / chain.sum(0) @ chain.T
+    marked = session.add(*INSIDE["a"]).add(*INSIDE["."]).add(4, 28, foreground=False)
+    one, three = session.add(*INSIDE["a"]).segment(), marked.segment()
+    patches = [mark.patches[0] for mark in marked.marks]
+    sign = torch.tensor([1.0, 1.0, -1.0]).double()
+    seen = kernel[patches[0]]
+    floor = 1e-2 * seen.max()
+    theta = (seen[patches[0]] + floor) / one.score.double()[12, 12].exp() - floor
+    before = ((seen[patches] + floor) / (theta + floor)).log()
+    missing = sign * (0.5 - sign * before).clamp_min(0)
+    columns = kernel[:, patches] / kernel[patches, patches]
+    matrix = columns[patches] + 0.1 * torch.eye(3).double()
+    moved = columns @ torch.linalg.solve(matrix, 1.1 * missing)
+    difference = (three.score - one.score).double()
+    grid = attention.grid
+    for patch in (0, 9, patches[2]):
+        row, column = divmod(patch, grid.columns)
+        corner = difference[row * 8 + 3 : row * 8 + 5, column * 8 + 3 : column * 8 + 5]
+        assert abs(float(corner.mean() - moved[patch])) < 0.1 * float(moved.abs().max())
+
+
+def test_a_stroke_marks_every_patch_on_its_way(session):
+    stroke = session.scribble([(4, 4), (28, 4), (28, 20)])
+    assert stroke.marks[0].patches == (0, 1, 2, 3, 11, 19)
+    assert overlap(stroke.segment().mask, true_mask("a")) > 0.85
+
+
+def test_a_box_holds_the_object(session):
+    found = session.box(-5, -5, 40, 30).segment()
+    assert overlap(found.mask, true_mask("a")) > 0.8
+    assert not bool(found.mask[:, 40:].any())
+
+
+def test_a_later_box_replaces_the_first(session):
+    twice = session.box(0, 0, 9, 9).add(60, 30).box(40, 10, 64, 48)
+    assert [mark.box is None for mark in twice.marks] == [True, False]
+    assert bool(twice.segment().mask[32, 60])
+
+
+def test_a_box_smaller_than_a_patch_has_the_patch_in_its_middle(session):
+    assert session.box(9, 9, 11, 11).marks[0].patches == (9,)
+
+
+def test_marks_outside_a_box_add_to_it(session):
+    found = session.box(0, 0, 34, 26).add(*INSIDE["b"]).segment()
+    assert bool(found.mask[32, 60])
+
+
+def test_sessions_never_change(session):
+    one = session.add(*INSIDE["a"])
+    two = one.add(*INSIDE["b"], foreground=False)
+    assert (len(session.marks), len(one.marks), len(two.marks)) == (0, 1, 2)
+    assert two.undo().marks == one.marks
+    assert torch.equal(two.undo().segment().mask, one.segment().mask)
+
+
+def test_there_is_nothing_to_undo(session):
+    with pytest.raises(ShapeError, match="no mark to undo"):
+        session.undo()
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_an_object_needs_a_foreground_mark(session, marked):
+    session = session.add(1, 1, foreground=False) if marked else session
+    with pytest.raises(ShapeError, match="no foreground mark"):
+        session.segment()
+
+
+def test_an_unknown_rule(session):
+    with pytest.raises(ShapeError, match="'corrected' or 'nearest'"):
+        session.add(1, 1).segment(rule="closest")
+
+
+def test_boxes_have_no_markov_map(session):
+    with pytest.raises(ShapeError, match="knows no boxes"):
+        session.box(0, 0, 30, 30).segment(rule="nearest")
+
+
+def test_an_empty_stroke(session):
+    with pytest.raises(ShapeError, match="at least one point"):
+        session.scribble([])
+
+
+def test_a_click_outside_the_picture(session):
+    with pytest.raises(ImageError, match="outside the picture"):
+        session.add(64, 3)
+
+
+@pytest.mark.parametrize("box", [(9, 9, 9, 20), (70, 0, 90, 10), (30, 5, 10, 9)])
+def test_an_empty_box(session, box):
+    with pytest.raises(ImageError, match="covers no pixel"):
+        session.box(*box)
