@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from outputs import save_picture
 from PIL import Image
 from train_dit import load_model
 
 from attnchain.guidance import NoiseLevel, Salience
-from attnchain.guidance.outputs import save_picture
 from attnchain.guidance.reader import BlockReader
 from attnchain.markov import second_eigenvalue
 from attnchain.testing.models.diffusion import build

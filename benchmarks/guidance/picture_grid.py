@@ -8,9 +8,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from outputs import save_picture
 from PIL import Image
-
-from attnchain.guidance.outputs import save_picture
 
 COLUMNS = 16
 

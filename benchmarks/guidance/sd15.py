@@ -30,12 +30,12 @@ from metrics import (
     kernel_distance,
     moments,
 )
+from outputs import fill_folder
 from PIL import Image
 from sample import shuffled
 
 import attnchain
 from attnchain.guidance import AttentionGuidance, Salience, guide
-from attnchain.guidance.outputs import fill_folder
 from attnchain.optional import require
 from attnchain.testing.models.shim import importable_torchvision
 

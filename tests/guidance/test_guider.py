@@ -7,7 +7,7 @@ import torch
 from tests.guidance.drawn import BreaksIn, stir
 from torch.overrides import _get_current_function_mode
 
-from attnchain.errors import ArgumentError, CaptureError, MissingExtraError, ShapeError
+from attnchain.errors import ArgumentError, CaptureError, MissingExtraError
 from attnchain.guidance import AttentionGuidance, guide
 from attnchain.testing.models import pipelines
 
@@ -195,7 +195,7 @@ def test_a_degraded_run_without_its_source_is_refused(pipeline):
 def test_a_scheduler_that_is_none_is_named(scheduler):
     from attnchain.guidance.guider import SelfAttentionGuider
 
-    with pytest.raises(ShapeError, match="must be the configuration of a diffusers"):
+    with pytest.raises(ArgumentError, match="must be the configuration of a diffusers"):
         SelfAttentionGuider(scheduler=scheduler)
 
 

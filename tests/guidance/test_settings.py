@@ -11,7 +11,7 @@ from scipy.ndimage import correlate1d
 from attnchain.capturing import TokenGrid
 from attnchain.errors import ArgumentError, ShapeError, UnsupportedModelError
 from attnchain.guidance import AttentionGuidance, NoiseLevel, Salience
-from attnchain.guidance.blur import blur_inside, gaussian_blur
+from attnchain.guidance.degrading import blur_inside, gaussian_blur
 from attnchain.operators import DenseTransition
 
 
@@ -112,7 +112,7 @@ def test_a_scheduler_without_levels_is_refused():
     ],
 )
 def test_levels_that_say_nothing_are_refused(level, words):
-    with pytest.raises(ShapeError, match=words):
+    with pytest.raises(ArgumentError, match=words):
         NoiseLevel(*level)
 
 
@@ -181,7 +181,7 @@ def test_a_description_is_plain_and_complete():
     guidance = AttentionGuidance(Salience("bounces", bounces=3), scale=0.3, block="b")
     plain = json.loads(json.dumps(guidance.describe()))
     assert AttentionGuidance.from_description(plain) == guidance
-    with pytest.raises(ShapeError, match="unknown setting"):
+    with pytest.raises(ArgumentError, match="unknown setting"):
         AttentionGuidance.from_description({"strength": 1.0})
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 from tests.guidance.drawn import BreaksIn, stir
 from torch.overrides import _get_current_function_mode
 
-from attnchain.errors import ShapeError, SiteNotFoundError, UnsupportedModelError
+from attnchain.errors import ArgumentError, SiteNotFoundError, UnsupportedModelError
 from attnchain.guidance import AttentionGuidance, Salience, guide
-from attnchain.guidance.blur import gaussian_blur
+from attnchain.guidance.degrading import gaussian_blur
 from attnchain.guidance.family import Run
 from attnchain.testing.models import diffusion, pipelines
 
@@ -484,7 +484,7 @@ def test_a_denoiser_that_hides_its_arguments_is_named(stable_diffusion):
 @pytest.mark.parametrize("wrong", ["sag", Salience(), 0])
 def test_guidance_of_another_type_is_named(stable_diffusion, wrong):
     with (
-        pytest.raises(ShapeError, match="must be an AttentionGuidance"),
+        pytest.raises(ArgumentError, match="must be an AttentionGuidance"),
         guide(stable_diffusion, wrong),
     ):
         pass

@@ -5,7 +5,7 @@ guidance as a guider of diffusers' modular pipelines is in
 `attnchain.guidance.guider`, which needs diffusers.
 """
 
-from attnchain.guidance.noise import NoiseLevel
+from attnchain.guidance.degrading import NoiseLevel
 from attnchain.guidance.salience import Salience
 from attnchain.guidance.settings import AttentionGuidance
 from attnchain.guidance.steering import Guided, guide

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from attnchain.checks import check_number
-from attnchain.errors import CaptureError, ShapeError
+from attnchain.errors import ArgumentError, CaptureError
+from attnchain.guidance.degrading import NoiseLevel
 from attnchain.guidance.family import Run, split_variance
-from attnchain.guidance.noise import NoiseLevel
 from attnchain.guidance.reader import BlockReader, Reading
-from attnchain.guidance.replacing import replaced
 from attnchain.guidance.settings import AttentionGuidance
 from attnchain.optional import require
+from attnchain.replacing import replaced
 
 if TYPE_CHECKING:
     import diffusers
@@ -62,7 +62,7 @@ class SelfAttentionGuider(BaseGuidance):
 
     Raises:
         ValueError: start or stop is no fraction (from diffusers).
-        ShapeError: An option of the attention guidance is out of range, or the
+        ArgumentError: An option of the attention guidance is out of range, or the
             scheduler is none.
     """
 
@@ -219,7 +219,7 @@ def _scheduler_of(config: Mapping[str, Any] | None) -> Any:
     """A scheduler from its configuration, to look up how noisy its steps are.
 
     Raises:
-        ShapeError: It is no configuration of a scheduler.
+        ArgumentError: It is no configuration of a scheduler.
     """
     given = STABLE_DIFFUSION if config is None else config
     name = given.get("_class_name") if isinstance(given, Mapping) else None
@@ -235,4 +235,4 @@ def _scheduler_of(config: Mapping[str, Any] | None) -> Any:
         f"_class_name ({reason}); SelfAttentionGuider.of(guidance, pipeline.scheduler) "
         f"fills it in"
     )
-    raise ShapeError(message)
+    raise ArgumentError(message)

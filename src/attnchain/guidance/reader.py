@@ -17,8 +17,8 @@ from attnchain.errors import (
     SiteNotFoundError,
     UnsupportedModelError,
 )
-from attnchain.guidance.replacing import replaced
 from attnchain.operators import AttentionTransition
+from attnchain.replacing import replaced
 
 
 @dataclass

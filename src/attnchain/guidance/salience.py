@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.checks import check_fraction, check_number, check_whole
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError, ShapeError
 from attnchain.guidance.batched import stationary_of_many
 from attnchain.markov import second_eigenvalue, stationary
 from attnchain.markov.propagation import Direction, oriented
@@ -51,7 +51,7 @@ class Salience:
         tolerance: Largest L1 error of TokenRank's distribution.
 
     Raises:
-        ShapeError: An option is unknown or out of range.
+        ArgumentError: An option is unknown or out of range.
 
     Sources:
         Hong et al., Improving sample quality of diffusion models using self-attention
@@ -81,13 +81,13 @@ class Salience:
             given = getattr(self, name)
             if given not in get_args(choices):
                 message = f"{name} must be one of {get_args(choices)}, not {given!r}"
-                raise ShapeError(message)
+                raise ArgumentError(message)
         check_whole(self.bounces, "bounces")
         check_number(self.damping, "damping")
         check_number(self.tolerance, "tolerance")
         check_fraction(self.damping, "damping")
         if not self.tolerance > 0:
-            raise ShapeError(f"tolerance must be > 0, not {self.tolerance!r}")
+            raise ArgumentError(f"tolerance must be > 0, not {self.tolerance!r}")
 
     def of(self, attention: AbstractTransition) -> Float[Tensor, "pictures n"]:
         """The salience of every token in every picture; its mean is one.

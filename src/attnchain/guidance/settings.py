@@ -9,9 +9,8 @@ from torch import Tensor
 
 from attnchain.capturing import TokenGrid
 from attnchain.checks import check_number, check_whole
-from attnchain.errors import ShapeError
-from attnchain.guidance.blur import blur_inside
-from attnchain.guidance.noise import NoiseLevel
+from attnchain.errors import ArgumentError
+from attnchain.guidance.degrading import NoiseLevel, blur_inside
 from attnchain.guidance.salience import Salience
 from attnchain.operators import AbstractTransition
 
@@ -36,7 +35,7 @@ class AttentionGuidance:
         stop: Fraction of the sampling steps after which it ends.
 
     Raises:
-        ShapeError: An option is out of range or no number.
+        ArgumentError: An option is out of range or no number.
 
     Sources:
         Hong et al., 2023, for the guidance; its diffusers pipeline for the defaults
@@ -64,13 +63,13 @@ class AttentionGuidance:
                 f"start and stop must be fractions with 0 <= start <= stop <= 1, but "
                 f"are {self.start} and {self.stop}"
             )
-            raise ShapeError(message)
+            raise ArgumentError(message)
         if self.blur_size % 2 == 0 or not self.blur_sigma > 0:
             message = (
                 f"blur_size must be odd and blur_sigma above 0, but they are "
                 f"{self.blur_size} and {self.blur_sigma}"
             )
-            raise ShapeError(message)
+            raise ArgumentError(message)
 
     def _check_kinds(self) -> None:
         if not isinstance(self.salience, Salience):
@@ -78,10 +77,10 @@ class AttentionGuidance:
                 f"salience must be a Salience, such as Salience('column_sum'), but is "
                 f"{self.salience!r}"
             )
-            raise ShapeError(message)
+            raise ArgumentError(message)
         if not isinstance(self.block, str | None):
             message = f"block must be a module's name, but is {self.block!r}"
-            raise ShapeError(message)
+            raise ArgumentError(message)
         for name in ("scale", "threshold", "blur_sigma", "start", "stop"):
             check_number(getattr(self, name), name)
         check_whole(self.blur_size, "blur_size")
@@ -163,15 +162,15 @@ class AttentionGuidance:
             description: Plain values; what is missing takes its default.
 
         Raises:
-            ShapeError: There is no such setting, or it is out of range.
+            ArgumentError: There is no such setting, or it is out of range.
         """
         if not isinstance(description, Mapping):
             message = f"a description is a dictionary, but this is {description!r}"
-            raise ShapeError(message)
+            raise ArgumentError(message)
         given = dict(description)
         try:
             salience = Salience(**given.pop("salience", {}))
             return cls(salience=salience, **given)
         except TypeError as error:
             message = f"unknown setting of the guidance: {error}"
-            raise ShapeError(message) from error
+            raise ArgumentError(message) from error

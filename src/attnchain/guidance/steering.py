@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from attnchain.capturing.denoising import Denoising
-from attnchain.errors import ShapeError, UnsupportedModelError
+from attnchain.errors import ArgumentError, UnsupportedModelError
+from attnchain.guidance.degrading import NoiseLevel
 from attnchain.guidance.family import Run, split_variance, unconditional_part
-from attnchain.guidance.noise import NoiseLevel
 from attnchain.guidance.reader import BlockReader
-from attnchain.guidance.replacing import replaced
 from attnchain.guidance.settings import AttentionGuidance
+from attnchain.replacing import replaced
 
 
 @dataclass
@@ -62,7 +62,7 @@ def guide(
         UnsupportedModelError: No denoiser or scheduler, or a scheduler, pipeline or
             attention that guidance cannot read; the message says which.
         SiteNotFoundError: There is no such block.
-        ShapeError: `guidance` is something else.
+        ArgumentError: `guidance` is something else.
 
     Cost:
         One more run of the denoiser at each guided step, on half the batch with
@@ -78,7 +78,7 @@ def guide(
             f"guidance must be an AttentionGuidance, such as AttentionGuidance.sag() "
             f"or AttentionGuidance(salience), but is {guidance!r}"
         )
-        raise ShapeError(message)
+        raise ArgumentError(message)
     bare = isinstance(pipeline, nn.Module)
     denoiser = pipeline if bare else Denoising(pipeline).denoiser
     scheduler = scheduler or getattr(pipeline, "scheduler", None)

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from scipy.linalg import sqrtm
 
 from attnchain.errors import OutputError
-from attnchain.guidance.outputs import read_settings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "guidance"
 
@@ -262,7 +261,7 @@ def recipe(scripts, tmp_path):
 
 
 def test_the_recipe_of_stable_diffusion_makes_scores_and_resumes(
-    recipe, stable_diffusion, tmp_path, capsys
+    scripts, recipe, stable_diffusion, tmp_path, capsys
 ):
     script, arguments = recipe
     args = arguments()
@@ -275,7 +274,7 @@ def test_the_recipe_of_stable_diffusion_makes_scores_and_resumes(
         assert 1 <= values["IS"] <= 3
         assert values["IS of 10 splits"] == pytest.approx(1)
     last = tmp_path / "runs" / "rank-s0.75" / "000002.png"
-    settings = read_settings(last)
+    settings = scripts("outputs").read_settings(last)
     assert settings["seed"] == 2
     assert settings["guidance"]["salience"]["kind"] == "token_rank"
     assert settings["scheduler"] == "DDIMScheduler"
@@ -308,7 +307,7 @@ def test_two_precisions_do_not_mix(recipe, stable_diffusion):
 
 
 def test_the_controls_blur_everything_and_other_places(
-    recipe, stable_diffusion, tmp_path
+    scripts, recipe, stable_diffusion, tmp_path
 ):
     script, arguments = recipe
     args = arguments("--methods", "all", "rank", "shuffled", "--size", "16")
@@ -316,6 +315,7 @@ def test_the_controls_blur_everything_and_other_places(
     folders = [tmp_path / "runs" / name for name in first]
     pictures = [(folder / "000000.png").read_bytes() for folder in folders]
     assert len(set(pictures)) == 3
+    read_settings = scripts("outputs").read_settings
     assert read_settings(folders[0] / "000000.png")["guidance"]["threshold"] == -1.0
     last = tmp_path / "runs" / "shuffled-s0.75" / "000001.png"
     before = last.read_bytes()

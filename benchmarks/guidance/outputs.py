@@ -3,17 +3,17 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from attnchain.errors import OutputError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 KEY = "attnchain"
 
 
-def save_picture(picture: "Image", path: Path, settings: Mapping[str, Any]) -> None:
+def save_picture(picture: Image.Image, path: Path, settings: Mapping[str, Any]) -> None:
     """Writes a PNG with its settings in a text field; never leaves half a file.
 
     Args:
@@ -25,8 +25,6 @@ def save_picture(picture: "Image", path: Path, settings: Mapping[str, Any]) -> N
         OutputError: The file cannot be written, is no PNG, or the settings are no
             plain values.
     """
-    from PIL.PngImagePlugin import PngInfo
-
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise OutputError(f"settings are kept in PNG files, but the file is {path}")
@@ -51,8 +49,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         OutputError: The file cannot be read, or carries something else.
     """
-    from PIL import Image
-
     try:
         with Image.open(path) as picture:
             text = picture.info.get(KEY, "{}")
@@ -70,7 +66,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def fill_folder(
     folder: Path,
-    make: Callable[[Sequence[int]], Sequence["Image"]],
+    make: Callable[[Sequence[int]], Sequence[Image.Image]],
     *,
     count: int,
     batch: int,

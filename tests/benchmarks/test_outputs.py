@@ -1,11 +1,19 @@
 """Pictures with settings, and folders that resume."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from attnchain.errors import OutputError
-from attnchain.guidance.outputs import fill_folder, read_settings, save_picture
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "guidance" / "outputs.py"
+outputs = runpy.run_path(str(FILE))
+fill_folder, read_settings, save_picture = (
+    outputs[name] for name in ("fill_folder", "read_settings", "save_picture")
+)
 
 
 def gray(seed):

@@ -1,4 +1,4 @@
-"""How much noise a latent carries, and what a prediction says about it."""
+"""The degraded picture: from noisy latents to the clean one, blurred, and back."""
 
 import math
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
-from attnchain.errors import ShapeError, UnsupportedModelError
+from attnchain.errors import ArgumentError, ShapeError, UnsupportedModelError
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
 
@@ -30,7 +31,7 @@ class NoiseLevel:
         prediction: What the network predicts.
 
     Raises:
-        ShapeError: The prediction is unknown, or says nothing about the clean picture
+        ArgumentError: The prediction is unknown, or says nothing about the picture
             or the noise at this level; or the level is not finite.
 
     Example:
@@ -51,20 +52,20 @@ class NoiseLevel:
                 f"prediction must be one of {get_args(Prediction)}, but is "
                 f"{self.prediction!r}"
             )
-            raise ShapeError(message)
+            raise ArgumentError(message)
         if not math.isfinite(self.signal + self.noise):
             message = (
                 f"signal and noise must be finite, but are {self.signal} and "
                 f"{self.noise}; look at the scheduler's alphas_cumprod"
             )
-            raise ShapeError(message)
+            raise ArgumentError(message)
         needed = {"epsilon": self.signal, "sample": self.noise}.get(self.prediction, 1)
         if min(self.signal, self.noise) < 0 or needed == 0:
             message = (
                 f"a network that predicts {self.prediction} cannot be guided at signal "
                 f"{self.signal} and noise {self.noise}; start or stop at another step"
             )
-            raise ShapeError(message)
+            raise ArgumentError(message)
 
     @classmethod
     def of(cls, scheduler: Any, time: float) -> "NoiseLevel":
@@ -129,3 +130,61 @@ def _signal_share(cumulative: Tensor, time: float) -> float:
     above = min(below + 1, len(cumulative) - 1)
     ratio = (1 / cumulative[[below, above]].clamp_min(LEAST_SIGNAL) - 1).sqrt()
     return 1 / (1 + float(torch.lerp(ratio[0], ratio[1], time - below)) ** 2)
+
+
+def gaussian_blur(
+    pictures: Float[Tensor, "batch channels height width"], *, size: int, sigma: float
+) -> Float[Tensor, "batch channels height width"]:
+    """Pictures convolved with a Gaussian, mirrored at their borders.
+
+    Args:
+        pictures: Pictures or latents.
+        size: Width of the kernel, odd.
+        sigma: Standard deviation in pixels.
+
+    Raises:
+        ShapeError: The pictures are too small to be mirrored for this kernel.
+
+    Example:
+        >>> import torch
+        >>> gaussian_blur(torch.ones(1, 1, 3, 3), size=3, sigma=1.0).mean()
+        tensor(1.)
+    """
+    reach = size // 2
+    if min(pictures.shape[-2:]) <= reach:
+        message = (
+            f"a blur of {size} pixels needs pictures of more than {reach} pixels a "
+            f"side, but they are {tuple(pictures.shape[-2:])}; choose a smaller size"
+        )
+        raise ShapeError(message)
+    offsets = torch.linspace(-reach, reach, size)
+    bell = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    bell = (bell / bell.sum()).to(pictures)
+    channels = pictures.shape[1]
+    padded = functional.pad(pictures, (reach,) * 4, mode="reflect")
+    across = bell.expand(channels, 1, 1, size)
+    rows = functional.conv2d(padded, across, groups=channels)
+    return functional.conv2d(rows, across.mT, groups=channels)
+
+
+def blur_inside(
+    pictures: Float[Tensor, "batch channels height width"],
+    mask: Tensor,
+    *,
+    size: int,
+    sigma: float,
+) -> Float[Tensor, "batch channels height width"]:
+    """Pictures blurred where a mask of token maps is true, unchanged elsewhere.
+
+    Args:
+        pictures: Pictures or latents.
+        mask: Boolean `(batch, rows, columns)`, enlarged to the nearest pixel.
+        size: Width of the kernel, odd.
+        sigma: Standard deviation in pixels.
+
+    Raises:
+        ShapeError: The pictures are too small for this kernel.
+    """
+    amount = mask[:, None].to(pictures)
+    inside = functional.interpolate(amount, pictures.shape[-2:])
+    return torch.lerp(pictures, gaussian_blur(pictures, size=size, sigma=sigma), inside)
