@@ -24,7 +24,7 @@ attention = read_attention(picture, load(), layers=DEFAULT_LAYERS, size=392)
 # One click on the suit, one on the face, one off the person; and a box instead.
 suit = Clicks(attention).add(240, 330)
 person = suit.add(225, 110)
-no_helmet = person.add(400, 380, foreground=False)
+no_helmet = person.add(400, 380, positive=False)
 box = Clicks(attention).box(10, 0, 430, 512)
 
 sessions = {
@@ -39,6 +39,6 @@ for (title, session), ax in zip(sessions.items(), axes, strict=True):
     plot_labels(mask.long(), picture, ["rest", "object"], ax=ax, title=title)
     for mark in session.marks:
         for x, y in mark.pixels:
-            ax.plot(x, y, "+" if mark.foreground else "x", color="white", markersize=12)
+            ax.plot(x, y, "+" if mark.positive else "x", color="white", markersize=12)
 print("undone:", no_helmet.undo().marks == person.marks)
 plt.show()

@@ -18,15 +18,14 @@ NAMES = {
     """,
     "attnchain.operators": """
         AbstractTransition AttentionTransition ColumnNormalized Damped DenseTransition
-        FastNystrom Lazy Lumped Mixture Permuted Power Product Restricted Reversed Side
-        Sunk as_transition blocked farthest_points fast_nystrom fits_budget
-        forward_backward lumped massive_tokens normalize_rows stored to_scipy
+        Lazy Mixture Permuted Power Product Restricted Reversed Side as_transition
+        fits_budget forward_backward normalize_rows stored to_scipy
     """,
     "attnchain.markov": """
         LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum Stationary
         closed_classes coarse_grained detailed_balance_error implied_timescale
         is_irreducible is_reversible is_stochastic leading_subspaces metastable_sets
-        mix mixing_time preview propagate relaxation_time second_eigenvalue
+        mix mixing_time propagate relaxation_time second_eigenvalue
         spectral_gap spectrum stationary
     """,
     "attnchain.capturing": """
@@ -43,7 +42,8 @@ NAMES = {
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        Regions entropy_reduced guided_filter refine_map segment_regions
+        Regions entropy_reduced fast_nystrom massive_tokens refine_map
+        segment_nearest segment_regions
     """,
     "attnchain.plot": """
         plot_heads plot_labels plot_map plot_picture plot_spectrum segment_colors

@@ -58,6 +58,12 @@ def otsu_threshold(values: Float[Tensor, "..."], *, bins: int = 256) -> float:
     return float((between.argmax() + 1) / bins)
 
 
+def otsu_in_range(values: Float[Tensor, "..."]) -> float:
+    """Otsu's threshold of values of any range, from their smallest to their largest."""
+    low, high = float(values.min()), float(values.max())
+    return low + (high - low) * otsu_threshold(unit_range(values))
+
+
 def component(
     mask: Bool[Tensor, "height width"], weight: Float[Tensor, "height width"]
 ) -> Bool[Tensor, "height width"]:
@@ -105,9 +111,7 @@ def object_region(soft: Float[Tensor, "height width"]) -> Bool[Tensor, "height w
     for _ in range(3):
         if not (region[:, 0].any() and region[:, -1].any()):
             break
-        above = soft[soft > threshold]
-        low, high = float(above.min()), float(above.max())
-        threshold = low + (high - low) * otsu_threshold(unit_range(above))
+        threshold = otsu_in_range(soft[soft > threshold])
         raised = component(soft > threshold, soft)
         if not raised.any():
             break

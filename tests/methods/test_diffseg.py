@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.methods.pictures import PATCH, flat_attention, labels
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError
 from attnchain.methods.diffseg import (
     divergence,
     grid_anchors,
@@ -84,12 +84,12 @@ def test_rank_anchors_are_apart_and_high(attention):
 
 @pytest.mark.parametrize("count", [0, 2.5])
 def test_anchor_counts_are_whole_and_positive(attention, count):
-    with pytest.raises(ShapeError, match="count"):
+    with pytest.raises(ArgumentError, match="count"):
         segment_regions(attention, count=count)
 
 
 def test_unknown_anchors(attention):
-    with pytest.raises(ShapeError, match="'token_rank' or 'grid'"):
+    with pytest.raises(ArgumentError, match="'token_rank' or 'grid'"):
         segment_regions(attention, anchors="random")
 
 
@@ -99,5 +99,5 @@ def test_unknown_anchors(attention):
 )
 def test_impossible_merging(wrong):
     chain = as_transition(torch.eye(2))
-    with pytest.raises(ShapeError, match="at least one anchor"):
+    with pytest.raises(ArgumentError, match="at least one anchor"):
         merge_maps(chain, **{"anchors": (0,)} | wrong)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from attnchain.capturing import TokenGrid
-from attnchain.errors import ConvergenceError, ShapeError
-from attnchain.methods.m2n2 import balance, flooded, relative_passage, sharpen
+from attnchain.errors import ArgumentError, ConvergenceError
+from attnchain.methods.m2n2 import balance, flooded, markov_map, sharpen
 from attnchain.operators import DenseTransition, as_transition
 from attnchain.testing import assert_stochastic
 
@@ -32,7 +32,7 @@ def random_chain(n=12, seed=0):
 @pytest.mark.parametrize("threshold", [0.3, 0.6])
 def test_two_blocks_have_a_closed_form(leak, bounces, threshold):
     """After t bounces the other block has (1 - l^t) / (1 + l^t) of the own one's."""
-    times = relative_passage(two_blocks(leak), 0, threshold=threshold)
+    times = markov_map(two_blocks(leak), 0, threshold=threshold)
     slow = 1 - 2 * leak
     exact = math.log((1 - threshold) / (1 + threshold)) / math.log(slow)
     if threshold == 0.3:
@@ -50,27 +50,27 @@ def test_the_first_bounce_is_interpolated_over_what_the_threshold_leaves():
     chain = as_transition(
         torch.tensor([[0.5, 0.4, 0.1], [0.3] * 2 + [0.4], [0.2, 0.4, 0.4]])
     )
-    times = relative_passage(chain, 0, threshold=0.3)
+    times = markov_map(chain, 0, threshold=0.3)
     torch.testing.assert_close(times[1], torch.tensor(1 - (0.8 - 0.3) / 0.7))
     assert 1 < times[2] <= 2
 
 
 def test_what_is_never_reached_has_the_limit():
     chain = as_transition(torch.eye(3))
-    assert relative_passage(chain, 1, limit=7).tolist() == [7, 0, 7]
+    assert markov_map(chain, 1, limit=7).tolist() == [7, 0, 7]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_thresholds_lie_between_zero_and_one(threshold):
-    with pytest.raises(ShapeError, match="threshold in"):
-        relative_passage(as_transition(torch.eye(2)), 0, threshold=threshold)
+    with pytest.raises(ArgumentError, match="threshold in"):
+        markov_map(as_transition(torch.eye(2)), 0, threshold=threshold)
 
 
 def test_a_batch_has_no_markov_map():
     batch = as_transition(torch.eye(2).expand(3, 2, 2))
-    with pytest.raises(ShapeError, match="one chain"):
-        relative_passage(batch, 0)
-    with pytest.raises(ShapeError, match="one chain"):
+    with pytest.raises(ArgumentError, match="one chain"):
+        markov_map(batch, 0)
+    with pytest.raises(ArgumentError, match="one chain"):
         balance(batch)
 
 
@@ -105,7 +105,7 @@ def test_sharpening_keeps_the_order_and_the_rows():
 
 
 def test_temperatures_are_positive():
-    with pytest.raises(ShapeError, match="temperature"):
+    with pytest.raises(ArgumentError, match="temperature"):
         sharpen(random_chain(), 0)
 
 

@@ -10,7 +10,7 @@ from tests.operators.builders import queries_and_keys
 
 from attnchain.errors import MaterializationWarning
 from attnchain.markov import second_eigenvalue, stationary
-from attnchain.operators import AttentionTransition, Damped, Power, fast_nystrom
+from attnchain.operators import AttentionTransition, Damped, Power
 
 MEASURE = """
 import re, sys, torch
@@ -68,15 +68,6 @@ def test_a_stored_back_end_above_the_budget_warns(monkeypatch):
     chain = AttentionTransition(*queries_and_keys(8, 2), backend="dense")
     with pytest.warns(MaterializationWarning, match="GiB"):
         chain.push(torch.full((8,), 1 / 8))
-
-
-def test_a_dense_approximation_above_the_budget_warns(monkeypatch):
-    small = fast_nystrom(
-        AttentionTransition(*queries_and_keys(8, 2)), torch.tensor([0, 1])
-    )
-    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
-    with pytest.warns(MaterializationWarning, match="GiB"):
-        small.to_dense()
 
 
 def test_few_states_are_no_dense_form_worth_a_warning(monkeypatch):

@@ -4,10 +4,11 @@ import pytest
 import torch
 from tests.methods.pictures import PATCH, flat_attention, overlap, true_mask
 
-from attnchain.errors import ImageError, ShapeError
+from attnchain.errors import ArgumentError, ImageError
+from attnchain.methods.m2n2 import segment_nearest
 from attnchain.vision.clicks import Clicks
 
-RULES = ("corrected", "nearest")
+RULES = (Clicks.segment, segment_nearest)
 INSIDE = {"a": (12, 12), "b": (60, 32), "c": (8, 40), ".": (36, 36)}
 
 
@@ -21,42 +22,42 @@ def at_patches(values):
     return values[PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("cut", RULES, ids=["ours", "m2n2"])
 @pytest.mark.parametrize("letter", "abc")
-def test_one_click_finds_a_separate_shape(session, rule, letter):
-    found = session.add(*INSIDE[letter]).segment(rule=rule)
+def test_one_click_finds_a_separate_shape(session, cut, letter):
+    found = cut(session.add(*INSIDE[letter]))
     assert torch.equal(at_patches(found.mask), at_patches(true_mask(letter)))
     assert overlap(found.mask, true_mask(letter)) > 0.85
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_two_clicks_find_two_shapes(session, rule):
-    both = session.add(*INSIDE["a"]).add(*INSIDE["b"]).segment(rule=rule)
+@pytest.mark.parametrize("cut", RULES, ids=["ours", "m2n2"])
+def test_two_clicks_find_two_shapes(session, cut):
+    both = cut(session.add(*INSIDE["a"]).add(*INSIDE["b"]))
     assert torch.equal(at_patches(both.mask), at_patches(true_mask("ab")))
 
 
 def test_background_clicks_take_away_what_looks_like_them():
     """With little contrast the first click takes more than the shape."""
     one = Clicks(flat_attention(contrast=0.3, closeness=0.7)).add(*INSIDE["a"])
-    more = one.add(*INSIDE["."], foreground=False).add(*INSIDE["c"], foreground=False)
+    more = one.add(*INSIDE["."], positive=False).add(*INSIDE["c"], positive=False)
     truth = true_mask("a")
     before, after = (overlap(s.segment().mask, truth) for s in (one, more))
     assert after > before + 0.1
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_without_colour_space_is_divided(rule):
+@pytest.mark.parametrize("cut", RULES, ids=["ours", "m2n2"])
+def test_without_colour_space_is_divided(cut):
     session = Clicks(flat_attention(contrast=0.0, closeness=6.0)).add(8, 24)
-    mask = session.add(56, 24, foreground=False).segment(rule=rule).mask
+    mask = cut(session.add(56, 24, positive=False)).mask
     columns = at_patches(mask).float().mean(0)
     assert float(columns[:2].min()) > 0.6
     assert float(columns[5:].max()) == 0
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_marked_pixels_keep_their_label(session, rule):
-    session = session.add(*INSIDE["a"]).add(13, 13, foreground=False)
-    mask = session.segment(rule=rule).mask
+@pytest.mark.parametrize("cut", RULES, ids=["ours", "m2n2"])
+def test_marked_pixels_keep_their_label(session, cut):
+    session = session.add(*INSIDE["a"]).add(13, 13, positive=False)
+    mask = cut(session).mask
     assert bool(mask[12, 12])
     assert not bool(mask[13, 13])
 
@@ -66,7 +67,7 @@ def test_a_corrected_patch_ends_on_its_own_side(session):
     one = session.add(*INSIDE["a"])
     wrong = (28, 4)
     assert float(one.segment().score[wrong[1], wrong[0]]) > 0
-    two = one.add(*wrong, foreground=False).segment()
+    two = one.add(*wrong, positive=False).segment()
     assert float(two.score[wrong[1], wrong[0]]) < 0
 
 
@@ -74,7 +75,7 @@ def test_the_correction_equals_dense_regression(session):
     attention = session.attention
     chain = attention.chain.to_dense().double()
     kernel = chain / chain.sum(0) @ chain.T
-    marked = session.add(*INSIDE["a"]).add(*INSIDE["."]).add(4, 28, foreground=False)
+    marked = session.add(*INSIDE["a"]).add(*INSIDE["."]).add(4, 28, positive=False)
     one, three = session.add(*INSIDE["a"]).segment(), marked.segment()
     patches = [mark.patches[0] for mark in marked.marks]
     sign = torch.tensor([1.0, 1.0, -1.0]).double()
@@ -123,36 +124,31 @@ def test_marks_outside_a_box_add_to_it(session):
 
 def test_sessions_never_change(session):
     one = session.add(*INSIDE["a"])
-    two = one.add(*INSIDE["b"], foreground=False)
+    two = one.add(*INSIDE["b"], positive=False)
     assert (len(session.marks), len(one.marks), len(two.marks)) == (0, 1, 2)
     assert two.undo().marks == one.marks
     assert torch.equal(two.undo().segment().mask, one.segment().mask)
 
 
 def test_there_is_nothing_to_undo(session):
-    with pytest.raises(ShapeError, match="no mark to undo"):
+    with pytest.raises(ArgumentError, match="no mark to undo"):
         session.undo()
 
 
 @pytest.mark.parametrize("marked", [False, True])
-def test_an_object_needs_a_foreground_mark(session, marked):
-    session = session.add(1, 1, foreground=False) if marked else session
-    with pytest.raises(ShapeError, match="no foreground mark"):
+def test_an_object_needs_a_positive_mark(session, marked):
+    session = session.add(1, 1, positive=False) if marked else session
+    with pytest.raises(ArgumentError, match="no positive mark"):
         session.segment()
 
 
-def test_an_unknown_rule(session):
-    with pytest.raises(ShapeError, match="'corrected' or 'nearest'"):
-        session.add(1, 1).segment(rule="closest")
-
-
 def test_boxes_have_no_markov_map(session):
-    with pytest.raises(ShapeError, match="knows no boxes"):
-        session.box(0, 0, 30, 30).segment(rule="nearest")
+    with pytest.raises(ArgumentError, match="knows no boxes"):
+        segment_nearest(session.box(0, 0, 30, 30))
 
 
 def test_an_empty_stroke(session):
-    with pytest.raises(ShapeError, match="at least one point"):
+    with pytest.raises(ArgumentError, match="at least one point"):
         session.scribble([])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from attnchain.evaluate.clicking import by_nearness, in_session
 from attnchain.evaluate.method import Method, named
 from attnchain.evaluate.subject import Layers, Subject, Weights
+from attnchain.methods.m2n2 import segment_nearest
 
 
 def click_methods(depth: int) -> list[Method]:
@@ -23,7 +24,7 @@ def click_methods(depth: int) -> list[Method]:
         runs = {
             "session, corrected": partial(in_session, layers=layers),
             "session, nearest (M2N2)": partial(
-                in_session, layers=layers, rule="nearest"
+                in_session, layers=layers, cut=segment_nearest
             ),
         }
         for family, make in _NEARNESS.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from attnchain.evaluate.metrics import iou
 from attnchain.evaluate.subject import Layers, Subject
 from attnchain.maps import enlarge, otsu_threshold, unit_range
-from attnchain.vision.clicks import Clicks, Rule
+from attnchain.vision.clicks import Clicks, ClickSegmentation
 
 Pixel = tuple[int, int]
 Nearness = Callable[[Subject, int], Float[Tensor, " n"]]
@@ -67,15 +67,19 @@ class Clicked:
 
 
 def in_session(
-    subject: Subject, clicks: Clicked, *, layers: Layers, rule: Rule = "corrected"
+    subject: Subject,
+    clicks: Clicked,
+    *,
+    layers: Layers,
+    cut: Callable[[Clicks], ClickSegmentation] = Clicks.segment,
 ) -> Bool[Tensor, "height width"]:
     """The object by clicks as `attnchain.vision.clicks` finds it."""
     session = Clicks(subject.part(layers))
     for row, column in clicks.positive:
         session = session.add(column, row)
     for row, column in clicks.negative:
-        session = session.add(column, row, foreground=False)
-    return session.segment(rule=rule).mask
+        session = session.add(column, row, positive=False)
+    return cut(session).mask
 
 
 def by_nearness(

@@ -19,7 +19,7 @@ from attnchain.methods.cuts import (
     strong_edges,
     token_cut,
 )
-from attnchain.methods.iseg import gated
+from attnchain.methods.gated import gated
 from attnchain.operators import DenseTransition
 from attnchain.ranking import token_rank
 from attnchain.vision import DEFAULT_LAYERS

@@ -9,7 +9,6 @@ from attnchain.markov.assessment import (
 )
 from attnchain.markov.metastability import coarse_grained, metastable_sets
 from attnchain.markov.mixing import mix
-from attnchain.markov.preview import preview
 from attnchain.markov.propagation import propagate
 from attnchain.markov.results import (
     LeadingSubspaces,
@@ -48,7 +47,6 @@ __all__ = [
     "metastable_sets",
     "mix",
     "mixing_time",
-    "preview",
     "propagate",
     "relaxation_time",
     "second_eigenvalue",

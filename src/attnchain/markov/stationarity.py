@@ -71,8 +71,8 @@ def stationary(
             "anderson" is safeguarded Anderson acceleration, "direct" factorises at
             any size, "power" iterates plainly, as a reference.
         max_iterations: Iterations to spend on each chain.
-        start: A distribution `(n,)` or `(*batch, n)` to start from, such as the one of
-            `preview`; it changes the cost only.
+        start: A distribution `(n,)` or `(*batch, n)` to start from; it
+            changes the cost only.
         on_failure: Raise `ConvergenceError` carrying the unfinished result, warn, or
             just return it with its outcome.
 

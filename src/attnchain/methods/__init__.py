@@ -1,12 +1,24 @@
-"""Methods of other papers, one file for each, read as operations on chains."""
+"""Methods of other papers, one file for each, read as operations on chains.
+
+* `diffseg` (arXiv 2308.12469): `segment_regions` merges attention maps that are alike.
+* `fast_nystrom` (arXiv 2507.16018): low-rank attention; massive tokens.
+* `iseg` (arXiv 2409.03209): `refine_map`, bounces in thinned attention.
+* `m2n2` (arXiv 2411.10411): `segment_nearest`, clicks compete by their Markov maps.
+
+`gated` is an experiment of ours. `attnchain.vision` does none of this by default.
+"""
 
 from attnchain.methods.diffseg import Regions, segment_regions
-from attnchain.methods.iseg import entropy_reduced, guided_filter, refine_map
+from attnchain.methods.fast_nystrom import fast_nystrom, massive_tokens
+from attnchain.methods.iseg import entropy_reduced, refine_map
+from attnchain.methods.m2n2 import segment_nearest
 
 __all__ = [
     "Regions",
     "entropy_reduced",
-    "guided_filter",
+    "fast_nystrom",
+    "massive_tokens",
     "refine_map",
+    "segment_nearest",
     "segment_regions",
 ]

@@ -1,4 +1,4 @@
-"""Regions by merging attention maps that are alike, after DiffSeg."""
+"""DiffSeg: regions by merging attention maps that are alike (arXiv 2308.12469)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnchain.capturing import TokenGrid
-from attnchain.errors import ShapeError
+from attnchain.checks import check_whole
+from attnchain.errors import ArgumentError
 from attnchain.maps import enlarge
 from attnchain.operators import AbstractTransition
 from attnchain.ranking import token_rank
@@ -57,8 +58,8 @@ def segment_regions(
         `Regions`; empty ones are dropped.
 
     Raises:
-        ShapeError: An unknown kind of anchors, or no anchor, no round, or a threshold
-            that is not positive.
+        ArgumentError: An unknown kind of anchors, or no anchor, no round, or a
+            threshold that is not positive.
 
     Sources:
         Tian et al., Diffuse, Attend, and Segment (DiffSeg), arXiv 2308.12469; Erel et
@@ -67,7 +68,7 @@ def segment_regions(
     """
     if anchors not in ("token_rank", "grid"):
         message = f"anchors must be 'token_rank' or 'grid', but is {anchors!r}"
-        raise ShapeError(message)
+        raise ArgumentError(message)
     place = rank_anchors if anchors == "token_rank" else grid_anchors
     chosen = place(attention, count)
     proposals = merge_maps(attention.chain, chosen, threshold=threshold, rounds=rounds)
@@ -84,10 +85,10 @@ def grid_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
     """At most `count` patches, in rows and columns at equal distances.
 
     Raises:
-        ShapeError: The count is below one.
+        ArgumentError: The count is below one.
     """
     grid = attention.grid
-    _check_count(count)
+    check_whole(count, "count")
     down = round((count * grid.rows / grid.columns) ** 0.5)
     down = min(max(1, down), grid.rows, count)
     across = min(count // down, grid.columns)
@@ -104,10 +105,10 @@ def rank_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
     which so many find a place.
 
     Raises:
-        ShapeError: The count is below one.
+        ArgumentError: The count is below one.
     """
     grid = attention.grid
-    _check_count(count)
+    check_whole(count, "count")
     count = min(count, grid.n_patches)
     order = token_rank(attention.chain).top(grid.n_patches).tolist()
     spacing = max(1, round((grid.n_patches / count) ** 0.5))
@@ -153,7 +154,8 @@ def merge_maps(
         The merged maps; distributions.
 
     Raises:
-        ShapeError: A batch, no anchor, no round, or a threshold that is not positive.
+        ArgumentError: A batch, no anchor, no round, or a threshold that is not
+            positive.
 
     Cost:
         O(anchors n^2) operations.
@@ -173,7 +175,7 @@ def merge_maps(
             f"threshold > 0, but got {chain!r}, {len(anchors)} anchors, {rounds} "
             f"rounds and {threshold!r}"
         )
-        raise ShapeError(message)
+        raise ArgumentError(message)
     rows = chain.to_dense()
     near = (divergence(rows[list(anchors)], rows) <= threshold).to(rows)
     near[range(len(anchors)), list(anchors)] = 1
@@ -198,8 +200,3 @@ def divergence(
     log_first, log_second = first.clamp_min(tiny).log(), second.clamp_min(tiny).log()
     own = (first * log_first).sum(-1)[:, None] + (second * log_second).sum(-1)
     return (own - first @ log_second.mT - log_first @ second.mT).clamp_min(0) / 2
-
-
-def _check_count(count: int) -> None:
-    if count != int(count) or count < 1:
-        raise ShapeError(f"count must be a whole number >= 1, but is {count!r}")

@@ -3,8 +3,7 @@
 Leaves: `DenseTransition` stores its matrix, `AttentionTransition` reads it from
 queries and keys. Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chains:
 `Restricted`, `ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`. Ways in and out:
-`as_transition`, `normalize_rows`, `to_scipy`. Approximations and masking: `lumped`
-(a small chain), `fast_nystrom` and `Sunk` (no chains), `blocked`, `massive_tokens`.
+`as_transition`, `normalize_rows`, `to_scipy`.
 """
 
 from attnchain.operators.algebra import Mixture, Power, Product
@@ -18,10 +17,7 @@ from attnchain.operators.interop import (
     stored,
     to_scipy,
 )
-from attnchain.operators.lumping import Lumped, farthest_points, lumped
-from attnchain.operators.masking import Sunk, blocked, massive_tokens
 from attnchain.operators.memory import fits_budget
-from attnchain.operators.nystrom import FastNystrom, fast_nystrom
 from attnchain.operators.reversible import forward_backward
 from attnchain.operators.transform import (
     ColumnNormalized,
@@ -37,9 +33,7 @@ __all__ = [
     "ColumnNormalized",
     "Damped",
     "DenseTransition",
-    "FastNystrom",
     "Lazy",
-    "Lumped",
     "Mixture",
     "Permuted",
     "Power",
@@ -47,15 +41,9 @@ __all__ = [
     "Restricted",
     "Reversed",
     "Side",
-    "Sunk",
     "as_transition",
-    "blocked",
-    "farthest_points",
-    "fast_nystrom",
     "fits_budget",
     "forward_backward",
-    "lumped",
-    "massive_tokens",
     "normalize_rows",
     "stored",
     "to_scipy",

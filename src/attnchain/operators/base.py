@@ -254,7 +254,7 @@ def computing_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def kept_states(keep: Tensor, n_states: int) -> Tensor:
+def kept_states(keep: Tensor, n_states: int, name: str = "keep") -> Tensor:
     """A boolean mask or distinct indices as indices, once they name known states."""
     keep = torch.as_tensor(keep)
     if keep.dtype == torch.bool and keep.shape == (n_states,):
@@ -264,8 +264,9 @@ def kept_states(keep: Tensor, n_states: int) -> Tensor:
     inside = named and int(keep.min()) >= 0 and int(keep.max()) < n_states
     if not inside or keep.unique().numel() != keep.numel():
         message = (
-            f"keep must be a mask ({n_states},) or indices in 0..{n_states - 1}, each "
-            f"once and at least one, but got {keep.dtype} of shape {tuple(keep.shape)}"
+            f"{name} must be a mask ({n_states},) or indices in 0..{n_states - 1}, "
+            f"each once and at least one, but got {keep.dtype} of shape "
+            f"{tuple(keep.shape)}"
         )
         raise ShapeError(message)
     return keep

@@ -3,26 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attnchain.errors import ImageError, ShapeError
-from attnchain.maps import enlarge, otsu_threshold, unit_range
+from attnchain.errors import ArgumentError, ImageError
+from attnchain.maps import enlarge, otsu_in_range
 from attnchain.markov import propagate
-from attnchain.methods.m2n2 import balance, flooded, relative_passage, sharpen
 from attnchain.operators import AbstractTransition
 from attnchain.vision.attention import PictureAttention
 
-Rule = Literal["corrected", "nearest"]
 Pixel = tuple[int, int]
 
 _MARGIN = 0.5
 _NOISE = 0.1
 _FLOOR = 1e-2
-_TEMPERATURE = 0.65
 
 
 @dataclass(frozen=True)
@@ -32,13 +28,13 @@ class Mark:
     Attributes:
         pixels: (x, y) of the pixels marked; none in a box.
         patches: Patches marked, or inside the box.
-        foreground: On the object, or off it.
+        positive: On the object, or off it.
         box: Left, top, right and bottom of a box in pixels.
     """
 
     pixels: tuple[Pixel, ...]
     patches: tuple[int, ...]
-    foreground: bool = True
+    positive: bool = True
     box: tuple[int, int, int, int] | None = None
 
 
@@ -69,30 +65,30 @@ class Clicks:
     attention: PictureAttention
     marks: tuple[Mark, ...] = ()
 
-    def add(self, x: float, y: float, *, foreground: bool = True) -> "Clicks":
+    def add(self, x: float, y: float, *, positive: bool = True) -> "Clicks":
         """A click at (x, y) in pixels of the picture.
 
         Raises:
             ImageError: The point lies outside the picture.
         """
-        return self.scribble([(x, y)], foreground=foreground)
+        return self.scribble([(x, y)], positive=positive)
 
     def scribble(
-        self, points: Sequence[tuple[float, float]], *, foreground: bool = True
+        self, points: Sequence[tuple[float, float]], *, positive: bool = True
     ) -> "Clicks":
         """A stroke along straight lines from point to point.
 
         Raises:
             ImageError: A point lies outside the picture.
-            ShapeError: There is no point.
+            ArgumentError: There is no point.
         """
         if not points:
-            raise ShapeError("a scribble needs at least one point")
+            raise ArgumentError("a scribble needs at least one point")
         at, size = self.attention.grid.patch_at, self.attention.size
         stroke = _stroke([(float(x), float(y)) for x, y in points])
         patches = tuple(dict.fromkeys(at(x, y, **size) for x, y in stroke))
         pixels = tuple(dict.fromkeys((int(x), int(y)) for x, y in stroke))
-        return self._with(Mark(pixels, patches, foreground))
+        return self._with(Mark(pixels, patches, positive))
 
     def box(self, left: float, top: float, right: float, bottom: float) -> "Clicks":
         """A box around the object; a later box replaces it.
@@ -124,50 +120,51 @@ class Clicks:
         """The session without its latest mark.
 
         Raises:
-            ShapeError: There is none.
+            ArgumentError: There is none.
         """
         if not self.marks:
-            raise ShapeError("there is no mark to undo")
+            raise ArgumentError("there is no mark to undo")
         return replace(self, marks=self.marks[:-1])
 
-    def segment(self, *, rule: Rule = "corrected") -> ClickSegmentation:
+    def segment(self) -> ClickSegmentation:
         r"""The object under the marks.
 
-        * "corrected": the box, or else the first foreground mark, proposes
-          $u = \log(f / \theta)$ with $f = S e$ its walk out and back and $\theta$
-          Otsu's threshold; every marked patch that lies on the wrong side, or within
-          0.5 of the border, then moves it there, and with it what shares its walk:
-          $u + S_{\cdot M} w$, the regression with kernel S through the marks.
-        * "nearest": M2N2. Every mark has its Markov map in the sharpened (T = 0.65),
-          balanced chain, flooded from the mark and divided by a threshold: Otsu's in
-          the logarithm, lowered until no opposite mark is inside. A pixel belongs to
-          its nearest mark, and to the background beyond one.
+        The box, or else the first positive mark, proposes $u = \log(f / \theta)$ with
+        $f = S e$ its walk out and back and $\theta$ Otsu's threshold; every marked
+        patch that lies on the wrong side, or within 0.5 of the border, then moves it
+        there, and with it what shares its walk: $u + S_{\cdot M} w$, the regression
+        with kernel S through the marks.
 
         Marked pixels keep their label. Outside a box nothing is object unless marks
-        say so; without a box, only regions that hold a foreground mark stay.
-
-        Args:
-            rule: "corrected", which measured best, or "nearest".
+        say so; without a box, only regions that hold a positive mark stay.
 
         Returns:
             `ClickSegmentation`.
 
         Raises:
-            ShapeError: No foreground mark, an unknown rule, or a box with "nearest".
-            ConvergenceError: The chain could not be balanced ("nearest").
+            ArgumentError: No positive mark.
 
         Sources:
-            "corrected": kriging, see Rasmussen and Williams, Gaussian Processes for
-            Machine Learning, 2006; S is symmetric and positive semi-definite.
-            "nearest": Karmann and Urfalioglu, arXiv 2411.10411; its search for
-            thresholds along edges of the picture is replaced by Otsu's.
+            Kriging, see Rasmussen and Williams, Gaussian Processes for Machine
+            Learning, 2006; S is symmetric and positive semi-definite.
         """
-        if rule not in _RULES:
-            message = f"rule must be 'corrected' or 'nearest', but is {rule!r}"
-            raise ShapeError(message)
-        if not any(mark.foreground for mark in self.marks):
-            raise ShapeError("mark the object first: there is no foreground mark")
-        score = _RULES[rule](self)
+        return self.cut(_corrected)
+
+    def cut(self, rule: Callable[["Clicks"], Tensor]) -> ClickSegmentation:
+        """The object that a rule finds under the marks.
+
+        Args:
+            rule: From the session to a score at picture size, positive on the object.
+
+        Returns:
+            `ClickSegmentation`.
+
+        Raises:
+            ArgumentError: No positive mark.
+        """
+        if not any(mark.positive for mark in self.marks):
+            raise ArgumentError("mark the object first: there is no positive mark")
+        score = rule(self)
         return ClickSegmentation(_mask(self.marks, score), score, self.marks)
 
     def _with(self, mark: Mark) -> "Clicks":
@@ -175,9 +172,9 @@ class Clicks:
 
     @property
     def _proposal(self) -> Mark:
-        """The box, or else the first foreground mark."""
+        """The box, or else the first positive mark."""
         boxes = [mark for mark in self.marks if mark.box]
-        return (boxes or [mark for mark in self.marks if mark.foreground])[0]
+        return (boxes or [mark for mark in self.marks if mark.positive])[0]
 
 
 def _stroke(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -198,7 +195,7 @@ def _corrected(session: Clicks) -> Tensor:
     chain, grid = attention.out_and_back, attention.grid
     seen = propagate(chain, proposal.patches, 1)
     large = enlarge(grid.to_map(seen), **attention.size)
-    theta = _otsu(large[_window(proposal)])
+    theta = otsu_in_range(large[_window(proposal)])
     marked = [float(large[y, x]) for x, y in proposal.pixels]
     theta = min([theta, *marked])
     floor = _FLOOR * float(seen.max())
@@ -208,7 +205,7 @@ def _corrected(session: Clicks) -> Tensor:
         outside[_window(proposal)] = False
         score = torch.where(outside, score.clamp_max(-_MARGIN), score)
     signs = {
-        patch: 1.0 if mark.foreground else -1.0
+        patch: 1.0 if mark.positive else -1.0
         for mark in session.marks
         if mark.box is None
         for patch in mark.patches
@@ -235,39 +232,6 @@ def _regression(
     return torch.linalg.solve(kernel, (1 + _NOISE) * values) @ columns
 
 
-def _nearest(session: Clicks) -> Tensor:
-    """M2N2's competition: how much nearer than one the nearest mark is."""
-    if session._proposal.box:
-        message = "the rule 'nearest' knows no boxes; use 'corrected', or mark points"
-        raise ShapeError(message)
-    attention, grid = session.attention, session.attention.grid
-    chain = balance(sharpen(attention.chain, _TEMPERATURE))
-    distances: dict[bool, Tensor] = {}
-    maps = []
-    for mark in session.marks:
-        times = relative_passage(chain, mark.patches)
-        level = flooded(times, grid, mark.patches).log1p()
-        maps.append(enlarge(grid.to_map(level), **attention.size))
-    for mark, level in zip(session.marks, maps, strict=True):
-        opposite = [m for m in session.marks if m.foreground != mark.foreground]
-        others = [float(level[y, x]) for m in opposite for x, y in m.pixels]
-        own = [float(level[y, x]) for x, y in mark.pixels]
-        threshold = max([min([_otsu(level), *others]), *own, _FLOOR])
-        scaled = level / threshold
-        known = distances.get(mark.foreground)
-        nearer = scaled if known is None else torch.minimum(known, scaled)
-        distances[mark.foreground] = nearer
-    reach = torch.ones_like(distances[True])
-    rival = torch.minimum(distances.get(False, reach), reach)
-    return rival - distances[True]
-
-
-_RULES: dict[str, Callable[[Clicks], Tensor]] = {
-    "corrected": _corrected,
-    "nearest": _nearest,
-}
-
-
 def _mask(marks: Sequence[Mark], score: Tensor) -> Bool[Tensor, "height width"]:
     """Positive scores; marked pixels as marked; regions without a mark dropped."""
     from scipy import ndimage
@@ -275,12 +239,12 @@ def _mask(marks: Sequence[Mark], score: Tensor) -> Bool[Tensor, "height width"]:
     mask = score > 0
     for mark in marks:
         for x, y in mark.pixels:
-            mask[y, x] = mark.foreground
+            mask[y, x] = mark.positive
     if any(mark.box for mark in marks):
         return mask
     regions, _ = ndimage.label(mask.cpu().numpy())  # pyright: ignore
     held = torch.from_numpy(regions)
-    kept = {int(held[y, x]) for m in marks if m.foreground for x, y in m.pixels} - {0}
+    kept = {int(held[y, x]) for m in marks if m.positive for x, y in m.pixels} - {0}
     return torch.isin(held, torch.tensor(sorted(kept))).to(mask.device)
 
 
@@ -288,8 +252,3 @@ def _window(mark: Mark) -> tuple[slice, slice]:
     """The pixels of a box, or all."""
     left, top, right, bottom = mark.box or (None, None, None, None)
     return slice(top, bottom), slice(left, right)
-
-
-def _otsu(values: Tensor) -> float:
-    low, high = float(values.min()), float(values.max())
-    return low + (high - low) * otsu_threshold(unit_range(values))

@@ -1,24 +1,24 @@
-"""Landmark lumping, Fast Nystrom attention and masking, where the answer is known."""
+"""Fast Nystrom attention, its landmarks and masking, where the answer is known."""
 
 import pytest
 import torch
 from tests.operators.builders import queries_and_keys
 
 from attnchain import as_transition
-from attnchain.errors import NotStochasticError, ShapeError
-from attnchain.markov import preview, stationary
-from attnchain.operators import (
-    AbstractTransition,
-    AttentionTransition,
-    ColumnNormalized,
-    Damped,
+from attnchain.errors import (
+    ArgumentError,
+    MaterializationWarning,
+    NotStochasticError,
+    ShapeError,
+)
+from attnchain.methods.fast_nystrom import (
     Sunk,
-    blocked,
     farthest_points,
     fast_nystrom,
-    lumped,
+    masked,
     massive_tokens,
 )
+from attnchain.operators import AbstractTransition, AttentionTransition
 
 GROUPS = torch.arange(60) % 4
 FIRST = torch.tensor([0, 1, 2, 3])
@@ -35,36 +35,7 @@ def noisy(n=80):
     return AttentionTransition(*queries_and_keys(n, 6))
 
 
-class TestLumping:
-    def test_is_exact_where_groups_share_their_rows(self):
-        chain = clustered()
-        small = lumped(chain, FIRST)
-        assert torch.equal(small.groups, GROUPS)
-        indicator = torch.nn.functional.one_hot(GROUPS).double().T
-        exact = chain.pull(indicator)[:, FIRST].T
-        torch.testing.assert_close(small.coarse.matrix, exact)
-        pi = stationary(small.coarse).distribution
-        whole = stationary(chain).distribution
-        torch.testing.assert_close(small.prolong(pi), whole)
-        torch.testing.assert_close(small.lump(whole), pi)
-
-    def test_rows_of_the_landmarks_are_exact_under_a_mask(self):
-        q, k = queries_and_keys(40, 6)
-        mask = torch.rand(40, 40, generator=torch.Generator().manual_seed(0)) > 0.3
-        chain = AttentionTransition(q, k, mask=mask | torch.eye(40).bool())
-        chosen = torch.tensor([3, 30, 11])
-        small = lumped(chain, chosen)
-        torch.testing.assert_close(
-            small.prolong(torch.tensor([0.0, 1.0, 0.0]).double()), chain.to_dense()[30]
-        )
-
-    def test_batches_and_causal_chains_are_refused(self):
-        q, k = queries_and_keys(2, 6, 3)
-        with pytest.raises(ShapeError, match="one chain"):
-            lumped(AttentionTransition(q, k), torch.tensor([0]))
-        with pytest.raises(ShapeError, match="not causal"):
-            lumped(AttentionTransition(q[0], k[0], causal=True), torch.tensor([0]))
-
+class TestLandmarks:
     def test_farthest_points_take_one_of_every_cluster_first(self):
         _, k = queries_and_keys(4, 5)
         points = farthest_points(k[GROUPS], 4)
@@ -73,46 +44,8 @@ class TestLumping:
 
     @pytest.mark.parametrize("count", [0, 5])
     def test_impossible_counts_are_refused(self, count):
-        with pytest.raises(ShapeError, match="count"):
+        with pytest.raises(ArgumentError, match="count"):
             farthest_points(torch.rand(4, 2), count)
-
-
-class TestPreview:
-    def test_its_bound_holds_and_it_is_exact_for_clusters(self):
-        for base in (clustered(), noisy()):
-            chain = Damped(base, 0.8)
-            seen = preview(chain, farthest_points(base.k, 4))
-            exact = stationary(chain, tolerance=1e-11).distribution
-            error = float((seen.distribution - exact).abs().sum())
-            assert error <= float(seen.error_bound) + 1e-11
-            if base.n_states == 60:
-                assert float(seen.error_bound) < 1e-9
-
-    def test_it_may_start_the_solver(self):
-        chain = Damped(AttentionTransition(*queries_and_keys(300, 6)), 0.9)
-        seen = preview(chain, farthest_points(chain.base.k, 40))
-        warm = stationary(chain, start=seen.distribution, tolerance=1e-9)
-        cold = stationary(chain, tolerance=1e-9)
-        error = (warm.distribution - cold.distribution).abs().sum()
-        assert error <= warm.error_bound + cold.error_bound
-        again = stationary(chain, start=warm.distribution, tolerance=1e-8)
-        assert int(again.iterations) == 0
-        flipped = ColumnNormalized(chain)
-        outgoing = stationary(flipped, tolerance=1e-9)
-        again = stationary(flipped, start=outgoing.distribution, tolerance=1e-8)
-        assert int(again.iterations) == 0
-
-    def test_other_chains_are_refused(self):
-        with pytest.raises(ShapeError, match="damped chain over attention"):
-            preview(noisy(), FIRST)
-        with pytest.raises(ShapeError, match="damped chain over attention"):
-            preview(Damped(as_transition(torch.eye(4)), 0.5), FIRST)
-
-    @pytest.mark.parametrize("shape", [(5,), (2, 80)])
-    def test_starts_that_do_not_fit_are_refused(self, shape):
-        start = torch.full(shape, 1 / shape[-1])
-        with pytest.raises(ShapeError, match="start"):
-            stationary(Damped(noisy()), start=start)
 
 
 class TestFastNystrom:
@@ -160,12 +93,20 @@ class TestFastNystrom:
 
     def test_what_does_not_fit_is_refused(self):
         q, k = queries_and_keys(6, 3)
-        with pytest.raises(ShapeError, match="neither masked nor causal"):
+        with pytest.raises(ArgumentError, match="neither masked nor causal"):
             fast_nystrom(AttentionTransition(q, k, causal=True), FIRST)
-        with pytest.raises(ShapeError, match="iterations"):
+        with pytest.raises(ArgumentError, match="iterations"):
             fast_nystrom(AttentionTransition(q, k), FIRST, iterations=0)
         with pytest.raises(ShapeError, match="do not fit"):
             fast_nystrom(AttentionTransition(q, k), FIRST).push(torch.rand(5))
+
+    def test_a_dense_form_above_the_budget_warns(self, monkeypatch):
+        small = fast_nystrom(
+            AttentionTransition(*queries_and_keys(8, 2)), torch.tensor([0, 1])
+        )
+        monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
+        with pytest.warns(MaterializationWarning, match="GiB"):
+            small.to_dense()
 
 
 class TestMasking:
@@ -173,12 +114,12 @@ class TestMasking:
         # Every row: 0.5 to sink 0, 0.3 to sink 1, 0.2 to the rest.
         scores = torch.tensor([0.5, 0.3, 0.1, 0.1]).double().log()
         q, k = torch.ones(4, 1).double(), scores[:, None]
-        chain = blocked(AttentionTransition(q, k, scale=1.0), torch.tensor([0]))
+        chain = masked(AttentionTransition(q, k, scale=1.0), torch.tensor([0]))
         expected = torch.tensor([0.0, 0.6, 0.2, 0.2]).double()
         torch.testing.assert_close(chain.to_dense(), expected.expand(4, 4))
 
     @pytest.mark.parametrize("kind", ["none", "boolean", "additive"])
-    def test_blocking_is_conditioning(self, kind):
+    def test_masking_is_conditioning(self, kind):
         q, k = queries_and_keys(2, 7, 3)
         generator = torch.Generator().manual_seed(0)
         masks = {
@@ -191,7 +132,7 @@ class TestMasking:
         matrix = chain.to_dense().clone()
         matrix[..., [1, 4]] = 0
         matrix /= matrix.sum(-1, keepdim=True)
-        found = blocked(chain, torch.tensor([1, 4])).to_dense()
+        found = masked(chain, torch.tensor([1, 4])).to_dense()
         torch.testing.assert_close(found, matrix)
 
     def test_sinking_loses_what_is_reported(self):
@@ -205,9 +146,9 @@ class TestMasking:
         torch.testing.assert_close(sunk.lost, 1 - matrix.sum(-1))
 
     def test_no_token_may_be_left_out_altogether(self):
-        with pytest.raises(ShapeError, match="no token is left"):
-            blocked(noisy(), torch.arange(80))
-        with pytest.raises(ShapeError, match="keep must be"):
+        with pytest.raises(ArgumentError, match="no token is left"):
+            masked(noisy(), torch.arange(80))
+        with pytest.raises(ArgumentError, match="tokens must be"):
             Sunk(noisy(), torch.tensor([80]))
 
     def test_massive_tokens_stand_above_the_largest_gap(self):
