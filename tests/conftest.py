@@ -1,17 +1,10 @@
 """One thread, fixed seeds, bounded hypothesis runs, GPU tests only with a GPU."""
 
-from contextlib import suppress
-
 import hypothesis
 import pytest
 import torch
 
-from attnchain.testing.models import importable_torchvision
-
-# Where torchvision was built for another torch, transformers, timm and diffusers import
-# all the same. It comes first: they look for torchvision once.
-with suppress(ImportError):
-    importable_torchvision()
+import attnchain  # noqa: F401  it repairs a torchvision that was built for another torch
 
 hypothesis.settings.register_profile(
     "attnchain", deadline=None, derandomize=True, database=None, max_examples=40

@@ -8,10 +8,13 @@ from attnchain.errors import ChainError
 # questions to a chain
 from attnchain.markov import metastable_sets, mix, propagate, spectrum, stationary
 from attnchain.operators import AbstractTransition, as_transition
+from attnchain.optional import declare_torchvision_operators as _declare
 
 # what users came for
 from attnchain.ranking import token_rank
 from attnchain.vision import segment
+
+_declare()
 
 __version__ = "0.1.0"
 

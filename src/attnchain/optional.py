@@ -1,9 +1,19 @@
 """Optional packages: imported when a feature first needs them, only through here."""
 
+import sys
 from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from types import ModuleType
+from typing import Final
+
+import torch
 
 from attnchain.errors import MissingExtraError
+
+_ARGUMENTS: Final = "(Tensor dets, Tensor scores, float iou_threshold)"
+_DECLARED: Final[list[torch.library.Library]] = []
+"""Kept, because operators end with the library that declared them."""
 
 
 def require(module: str, *, extra: str, feature: str) -> ModuleType:
@@ -38,3 +48,32 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
             f"({reason}); repair that package, or reinstall it: "
             f'pip install --force-reinstall "attnchain[{extra}]"'
         ) from error
+
+
+def declare_torchvision_operators() -> None:
+    """Let a torchvision that was built for another torch be imported.
+
+    pip brings a CUDA build of torchvision beside a CPU torch. Its library of operators
+    does not load, and describing the missing ones ends its import, and with it that
+    of timm, open_clip and the models of transformers. Declared here without kernels,
+    they let the import pass; a call of one still raises NotImplementedError.
+
+    Nothing is changed where torchvision is absent, imported already, or whole.
+
+    Cost:
+        One attempt to load that library; torchvision itself is not imported.
+    """
+    if "torchvision" in sys.modules or _DECLARED:
+        return
+    package = find_spec("torchvision")
+    folders = package.submodule_search_locations if package else None
+    library = PathFinder.find_spec("_C", folders) if folders else None
+    if library is None or library.origin is None:
+        return
+    try:
+        torch.ops.load_library(library.origin)
+    except OSError:
+        _DECLARED.append(torch.library.Library("torchvision", "FRAGMENT"))
+        for name in ("nms", "qnms"):
+            if not hasattr(torch.ops.torchvision, name):
+                _DECLARED[0].define(f"{name}{_ARGUMENTS} -> Tensor")

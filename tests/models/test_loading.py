@@ -484,30 +484,6 @@ def test_a_missing_package_is_named_with_its_extra(
     assert not cache.exists()
 
 
-BROKEN_TORCHVISION = """
-from attnchain.models.from_transformers import transformers_module
-module = transformers_module("this test")
-import sys
-assert "torchvision" not in sys.modules
-print(module.Dinov2Model.__name__)
-"""
-
-
-def test_a_torchvision_built_for_another_torch_does_no_harm(tmp_path):
-    (tmp_path / "torchvision").mkdir()
-    broken = "raise RuntimeError('operator torchvision::nms does not exist')"
-    (tmp_path / "torchvision" / "__init__.py").write_text(broken)
-    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-c", BROKEN_TORCHVISION],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "Dinov2Model\n", done.stderr
-
-
 def test_importing_loads_no_heavy_package():
     code = "import attnchain.models, sys; print(*sys.modules)"
     done = subprocess.run(

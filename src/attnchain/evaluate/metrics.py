@@ -1,6 +1,5 @@
 """Scores of masks and maps against hand-made labels; torchmetrics where it has them."""
 
-import sys
 from types import ModuleType
 from typing import Final
 
@@ -15,36 +14,16 @@ from attnchain.optional import require
 BETA2: Final = 0.3
 LEVELS: Final = 51
 UNMATCHED: Final = -2
-_DECLARED: list[torch.library.Library] = []
 
 
 def torchmetrics() -> ModuleType:
     """The classification part of torchmetrics.
 
-    torchmetrics imports torchvision, which fails where it was built for another
-    torch. Its two operators are then declared, without kernels, which is enough.
-
     Raises:
         MissingExtraError: torchmetrics is not installed.
     """
     module = "torchmetrics.functional.classification"
-    if module not in sys.modules and _torchvision_is_broken():
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            if not hasattr(torch.ops.torchvision, name):
-                library.define(f"{name}(Tensor a, Tensor b, float t) -> Tensor")
-        _DECLARED.append(library)
     return require(module, extra="evaluate", feature="attnchain evaluate")
-
-
-def _torchvision_is_broken() -> bool:
-    try:
-        __import__("torchvision")
-    except ModuleNotFoundError:
-        return False
-    except (ImportError, RuntimeError, OSError, AttributeError):
-        return True
-    return False
 
 
 def confusion(

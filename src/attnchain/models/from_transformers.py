@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,35 +42,6 @@ DAMAGE = (
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def transformers_module(feature: str) -> ModuleType:
-    """Import transformers, also where the installed torchvision is broken.
-
-    A torchvision built for another torch fails on import and takes every model class
-    of transformers with it, though none of these models uses it. It is hidden while
-    transformers looks around for the first time.
-
-    Raises:
-        MissingExtraError: transformers is not installed or does not import.
-    """
-    if "transformers" in sys.modules or _imports("torchvision"):
-        return require("transformers", extra="transformers", feature=feature)
-    sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType]
-    try:
-        module = require("transformers", extra="transformers", feature=feature)
-        module.utils.is_torchvision_available()
-    finally:
-        del sys.modules["torchvision"]
-    return module
-
-
-def _imports(module: str) -> bool:
-    try:
-        __import__(module)
-    except (ImportError, RuntimeError, OSError, AttributeError):
-        return False
-    return True
-
-
 def load_folder(
     folder: Path, *, name: str, note: str, exact: bool = False
 ) -> LoadedModel:
@@ -91,7 +61,8 @@ def load_folder(
         UnsupportedModelError: The token layout of this kind of model is not known.
         ModelNotFoundError: The files are damaged, or weights are missing.
     """
-    transformers = transformers_module(f"the model {name!r}")
+    feature = f"the model {name!r}"
+    transformers = require("transformers", extra="transformers", feature=feature)
     kind = _json(folder / "config.json").get("model_type")
     if kind not in FAMILIES:
         raise UnsupportedModelError(

@@ -55,11 +55,19 @@ def not_found(name: str, reason: object) -> ModelNotFoundError:
 
 
 def _snapshot(name: str, *, extra: str) -> Path:
-    hub = require("huggingface_hub", extra=extra, feature=f"the model {name!r}")
-    with _no_bars(hub.utils):
+    hub, errors, utils = (
+        require(module, extra=extra, feature=f"the model {name!r}")
+        for module in (
+            "huggingface_hub",
+            "huggingface_hub.errors",
+            "huggingface_hub.utils",
+        )
+    )
+    refusals = (OSError, ValueError, errors.HTTPError, errors.EntryNotFoundError)
+    with _no_bars(utils):
         try:
             return Path(hub.snapshot_download(name, allow_patterns=list(PATTERNS)))
-        except (OSError, ValueError) as error:
+        except refusals as error:
             raise not_found(name, error) from error
 
 

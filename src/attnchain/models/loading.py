@@ -8,9 +8,10 @@ import torch
 from attnchain.errors import ShapeError
 from attnchain.models import packaged
 from attnchain.models.from_timm import load_timm
-from attnchain.models.from_transformers import load_folder, transformers_module
+from attnchain.models.from_transformers import load_folder
 from attnchain.models.hub import model_folder
 from attnchain.models.loaded import LoadedModel
+from attnchain.optional import require
 
 SHORT_NAMES = {"dinov2-small": "facebook/dinov2-small"}
 
@@ -52,7 +53,8 @@ def load(
     name = os.fspath(name)
     _check_device(device)
     if name == packaged.NAME:
-        transformers_module(f"the model {name!r}")
+        feature = f"the model {name!r}"
+        require("transformers", extra="transformers", feature=feature)
         folder = packaged.packaged_folder()
         loaded = load_folder(folder, name=name, note=packaged.NOTE, exact=True)
     elif name.startswith(("timm/", "timm:")):

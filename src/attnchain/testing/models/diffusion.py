@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 
-from attnchain.testing.models.shim import importable_torchvision
 from attnchain.testing.models.tiny import TinyModel, picture
 
 LATENTS = (2, 4, 8, 12)
@@ -19,7 +18,6 @@ TRANSFORMER: dict[str, Any] = {
 
 def build(name: str, **options: Any) -> Any:
     """Returns an object of diffusers, from the name of its class and its options."""
-    importable_torchvision()
     import diffusers
 
     return getattr(diffusers, name)(**options)

@@ -5,7 +5,6 @@ from typing import Any
 from torch import nn
 
 from attnchain.testing.models import diffusion
-from attnchain.testing.models.shim import importable_torchvision
 from attnchain.testing.models.tiny import TinyModel
 from attnchain.testing.models.tokenizers import LENGTH, clip_tokenizer, t5_tokenizer
 
@@ -30,7 +29,6 @@ def _decoder() -> Any:
 
 
 def _clip(*, projection: bool = False) -> Any:
-    importable_torchvision()
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -54,7 +52,6 @@ def _clip(*, projection: bool = False) -> Any:
 
 
 def _t5() -> Any:
-    importable_torchvision()
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(

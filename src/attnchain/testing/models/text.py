@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnchain.testing.models.shim import importable_torchvision
 from attnchain.testing.models.tiny import (
     VOCABULARY,
     TinyModel,
@@ -25,7 +24,6 @@ SIZES: dict[str, Any] = {
 
 
 def _transformers(name: str, **options: Any) -> TinyModel:
-    importable_torchvision()
     import transformers
 
     stem = name.removesuffix("Model")
@@ -66,7 +64,6 @@ def llama_padded() -> TinyModel:
 
 def t5_encoder() -> TinyModel:
     """Returns a transformers T5 encoder, whose position bias arrives as a mask."""
-    importable_torchvision()
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
@@ -78,7 +75,6 @@ def t5_encoder() -> TinyModel:
 
 def whisper() -> TinyModel:
     """Returns a transformers Whisper: encoder, causal decoder, cross-attention."""
-    importable_torchvision()
     from transformers import WhisperConfig, WhisperModel
 
     config = WhisperConfig(

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from attnchain.testing.models.shim import importable_torchvision
-
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LENGTH = 12
 
@@ -57,7 +55,6 @@ def _fast(
     normalizer: Any = None,
 ) -> Any:
     """A fast tokenizer of transformers around a tokenizer's parts."""
-    importable_torchvision()
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast

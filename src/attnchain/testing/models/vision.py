@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from attnchain.testing.models.shim import importable_torchvision
 from attnchain.testing.models.tiny import PICTURE, TinyModel, picture, tokens
 
 SQUARE = (2, 3, 32, 32)
@@ -21,7 +20,6 @@ def _transformers(
     name: str, shape: tuple[int, ...] = PICTURE, **options: Any
 ) -> TinyModel:
     """A model of transformers from its configuration; they are named alike."""
-    importable_torchvision()
     import transformers
 
     stem = name.removesuffix("Model")
@@ -68,7 +66,6 @@ def siglip_vision() -> TinyModel:
 
 def swin() -> TinyModel:
     """Returns a transformers Swin with shifted windows and padding."""
-    importable_torchvision()
     from transformers import SwinConfig, SwinModel
 
     config = SwinConfig(
@@ -83,7 +80,6 @@ def swin() -> TinyModel:
 
 
 def _timm(name: str, **options: Any) -> TinyModel:
-    importable_torchvision()
     import timm
 
     sizes = {"img_size": PICTURE[-2:], "patch_size": 8, **TIMM_SIZES}
@@ -107,7 +103,6 @@ def timm_eva() -> TinyModel:
 
 def timm_swin() -> TinyModel:
     """Returns a timm Swin, which computes attention by hand unless told otherwise."""
-    importable_torchvision()
     import timm
 
     model = timm.create_model(
@@ -123,7 +118,6 @@ def timm_swin() -> TinyModel:
 
 def open_clip() -> TinyModel:
     """Returns an open_clip model with both sides."""
-    importable_torchvision()
     from open_clip.model import CLIP
 
     vision: Any = {
