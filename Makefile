@@ -31,7 +31,7 @@ imports: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(READY) browser
-	OMP_NUM_THREADS=2 $(BIN)/pytest
+	OMP_NUM_THREADS=2 $(BIN)/pytest --cov --cov-report=term
 
 browser:  ## in CI, a Chromium for the tests of the page; without one they skip and say so
 	@if [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] && ! command -v chromium >/dev/null \
