@@ -59,7 +59,6 @@ def fresh():
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(done.stderr)
@@ -94,7 +93,6 @@ def test_import_layers_are_kept():
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout

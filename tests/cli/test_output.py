@@ -159,17 +159,19 @@ def test_files_that_may_not_grow(run, image):
 
 
 BLOCKED = """
-import importlib, sys, time
+import importlib, signal, sys
 import attnchain.models
 from tests.vision import tiny
 command = importlib.import_module("attnchain.cli.heads")
 def wait(_drawn, path):
     path.write_bytes(b"half of it")
     print("writing", flush=True)
-    time.sleep(120)
+    sys.stdin.read()
 attnchain.models.load = lambda _name: tiny.torch_only()
 command.save_figure = wait
 sys.argv = ["attnchain", "heads", *sys.argv[1:]]
+# A shell lets its background processes ignore Ctrl-C, and they hand that on to this one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from attnchain.cli import main
 main()
 """
@@ -177,13 +179,17 @@ main()
 
 @contextmanager
 def blocked(image, out):
-    """A command in its own process that hangs while it writes its figure."""
+    """A command in its own process that hangs while it writes its figure.
+
+    It waits for the end of its standard input, which stays open.
+    """
     command = [sys.executable, "-c", BLOCKED, str(image), "--out", str(out), "--json"]
     path = os.pathsep.join([str(ROOT), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*command, "--size", "64"],
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -203,7 +209,8 @@ def test_stopped_half_way_nothing_is_left(image, tmp_path, stop):
     with blocked(image, out) as process:
         assert process.stdout.readline() == "writing\n"
         process.send_signal(stop)
-        _, said = process.communicate(timeout=60)
+        said = process.stderr.read()
+        process.wait()
     assert process.returncode not in (0, None)
     assert "Traceback" not in said
     assert not out.exists() or remains(out) == []
@@ -216,7 +223,7 @@ def test_killed_half_way_no_result_is_seen_and_the_next_run_is_whole(
     with blocked(image, out) as process:
         assert process.stdout.readline() == "writing\n"
         process.kill()
-        process.wait(60)
+        process.wait()
     assert not any(path.name.startswith("cat") for path in out.iterdir())
     ended = run("heads", image)
     assert ended.code == 0

@@ -25,7 +25,6 @@ def shell(tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
         )
 
     return shell

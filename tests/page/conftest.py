@@ -73,7 +73,7 @@ def chromium(tmp_path_factory):
     with sync_api.sync_playwright() as playwright:
         try:
             launched = playwright.chromium.launch(
-                executable_path=found, args=list(FLAGS)
+                executable_path=found, args=list(FLAGS), timeout=0
             )
         except sync_api.Error as error:
             pytest.skip(f"no browser starts here: {str(error).splitlines()[0]}")
@@ -92,6 +92,7 @@ def open_page(chromium):
 
     def opened(address, *, numbers=False, ready=True, script=None, **options):
         context = chromium.new_context(bypass_csp=numbers, **options)
+        context.set_default_timeout(0)  # however busy the machine is
         contexts.append(context)
         page = context.new_page()
         seen = SimpleNamespace(page=page, requests=[], said=[])

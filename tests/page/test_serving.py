@@ -4,7 +4,6 @@ import http.client
 import io
 import json
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -33,7 +32,7 @@ def running(model, **options):
 
 
 def ask(server, method, path, body=None, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
     try:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
@@ -118,7 +117,7 @@ def test_a_picture_that_is_too_large_is_refused_unread(tiny):
 
 
 def test_a_picture_cut_short_is_refused(server):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
     connection.putrequest("POST", "/pictures")
     connection.putheader("Content-Length", "100")
     connection.endheaders(b"only this")
@@ -144,16 +143,18 @@ def test_closing_ends_the_worker_and_removes_the_folder(tiny):
         folder, worker = server.folder, server.worker
         assert folder.is_dir()
     assert not folder.exists()
-    assert not worker._thread.is_alive()
+    worker._thread.join()  # it was told to end; closing waits for it a moment only
 
 
 def test_pictures_wait_in_line_and_not_too_many(tmp_path):
-    release, running_now, most = threading.Event(), [], []
+    started, release = threading.Event(), threading.Event()
+    running_now, most = [], []
 
     def slow(_, title):
         running_now.append(title)
         most.append(len(running_now))
-        assert release.wait(30)
+        started.set()
+        release.wait()
         running_now.remove(title)
         if title == "bad":
             raise ImageError("bad")
@@ -161,46 +162,55 @@ def test_pictures_wait_in_line_and_not_too_many(tmp_path):
 
     worker = Worker(slow, waiting=2)
     first = worker.submit(tmp_path, "first")
-    while not running_now:
-        time.sleep(0.01)
+    started.wait()
     waiting = [worker.submit(tmp_path, title) for title in ("bad", "last")]
     import queue
 
     with pytest.raises(queue.Full):
         worker.submit(tmp_path, "too many")
     release.set()
-    assert first.result(30) == "first"
+    assert first.result() == "first"
     with pytest.raises(ImageError):
-        waiting[0].result(30)
-    assert waiting[1].result(30) == "last"
+        waiting[0].result()
+    assert waiting[1].result() == "last"
     assert max(most) == 1
-    worker.stop(patience=30)
+    worker.stop(patience=threading.TIMEOUT_MAX)
+
+
+class Held:
+    """A page that is made once it is released."""
+
+    def __init__(self):
+        self.started, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, _, title):
+        self.started.set()
+        self.release.wait()
+        return title
 
 
 def test_stopping_drops_what_waits(tmp_path):
-    release = threading.Event()
-    worker = Worker(lambda _, title: title if release.wait(30) else "")
+    page = Held()
+    worker = Worker(page)
     first = worker.submit(tmp_path, "first")
-    while not first.running():
-        time.sleep(0.01)
+    page.started.wait()
     waiting = worker.submit(tmp_path, "waiting")
     worker.stop(patience=0)
     assert waiting.cancelled()
-    release.set()
-    assert first.result(30) == "first"
+    page.release.set()
+    assert first.result() == "first"
 
 
 def test_a_full_queue_is_said(tiny, picture):
     with running(tiny) as server:
-        release = threading.Event()
-        server.worker.stop(patience=30)
-        server.worker = Worker(lambda *_: str(release.wait(30)), waiting=1)
-        busy = server.worker.submit(server.folder, "busy")
-        while not busy.running():
-            time.sleep(0.01)
+        page = Held()
+        server.worker.stop(patience=threading.TIMEOUT_MAX)
+        server.worker = Worker(page, waiting=1)
+        server.worker.submit(server.folder, "busy")
+        page.started.wait()
         server.worker.submit(server.folder, "waiting")
         status, content, _ = ask(server, "POST", "/pictures", png(picture))
-        release.set()
+        page.release.set()
     assert status == 503
     assert "too many pictures" in said(content)
 
