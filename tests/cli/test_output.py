@@ -170,7 +170,7 @@ def wait(_drawn, path):
 attnchain.models.load = lambda _name: tiny.torch_only()
 command.save_figure = wait
 sys.argv = ["attnchain", "heads", *sys.argv[1:]]
-# A shell lets its background processes ignore Ctrl-C, and they hand that on to this one.
+# A shell lets its background jobs ignore Ctrl-C, and this process would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from attnchain.cli import main
 main()

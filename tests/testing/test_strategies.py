@@ -1,10 +1,13 @@
 """Strategies draw what they promise."""
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import find, given, settings
 
 from attnchain import reference
 from attnchain.testing import assert_distribution, assert_stochastic, strategies
+from attnchain.testing.hard import HARD
 
 
 @given(strategies.stochastic_matrices())
@@ -22,6 +25,34 @@ def test_reducible_matrices_are_reducible(matrix):
 def test_periodic_matrices_have_eigenvalues_on_the_circle(matrix):
     assert reference.is_irreducible(matrix.numpy())
     assert reference.spectral_gap(matrix.numpy()) < 1e-10
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_hard_matrices_are_stochastic(kind):
+    @given(strategies.hard_matrices(kinds=[kind]))
+    def stochastic(matrix):
+        assert matrix.dtype == torch.float64
+        assert_stochastic(matrix, atol=1e-14)
+
+    stochastic()
+
+
+def hard(kind, n=12):
+    return HARD[kind](n, torch.Generator().manual_seed(1)).numpy()
+
+
+def test_hard_kinds_are_what_they_say():
+    values = {kind: np.abs(reference.eigenvalues(hard(kind))) for kind in HARD}
+    assert values["equal_rows"][1] < 1e-12
+    assert values["low_rank"][2] < 1e-12
+    assert values["sink"][1] < 1e-9
+    assert values["self_looking"].min() > 0.99
+    assert hard("unseen").max(0).min() < 1e-11
+    assert hard("barely_entered").max(0).min() < 1e-19
+    assert 0.9 < values["nearly_decomposable"][1] < 1 - 1e-13
+    assert values["round_trip"].min() > 1 - 1e-12
+    assert not reference.is_irreducible(hard("transient"))
+    assert reference.is_irreducible(hard("drift"))
 
 
 @given(strategies.distributions(4))

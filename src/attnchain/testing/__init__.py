@@ -1,6 +1,7 @@
 """Chains with known answers and assertions, for our tests and yours.
 
 * `chains`: small chains whose stationary distribution and eigenvalues have formulas
+* `hard`: random chains of the kinds on which numerics go wrong
 * `asserts`: `assert_distribution`, `assert_stochastic`, `assert_adjoint`
 * `strategies`: hypothesis strategies for chains, queries and keys; needs hypothesis,
   so import `attnchain.testing.strategies` itself

@@ -3,12 +3,15 @@
 Needs hypothesis, which the package does not install.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import hypothesis.strategies as st
 import torch
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
+
+from attnchain.testing.hard import HARD
 
 MAX_SCORE = 1e4
 """Largest score before softmax that `attention_inputs` draws."""
@@ -90,6 +93,17 @@ def stochastic_matrices(*, max_states: int = 8) -> st.SearchStrategy[Tensor]:
         reducible_matrices(max_states=max_states),
         periodic_matrices(max_states=max_states),
     )
+
+
+@st.composite
+def hard_matrices(
+    draw: st.DrawFn, *, kinds: Sequence[str] = tuple(HARD), max_states: int = 8
+) -> Tensor:
+    """A transition matrix of one of the kinds of `attnchain.testing.hard`, float64."""
+    build = HARD[draw(st.sampled_from(kinds))]
+    seed = draw(st.integers(0, 2**16))
+    states = draw(st.integers(2, max_states))
+    return build(states, torch.Generator().manual_seed(seed))
 
 
 @st.composite
