@@ -29,8 +29,9 @@ NAMES = {
         spectral_gap spectrum stationary
     """,
     "attnchain.capturing": """
-        AbstractRecord AttentionRecord AttentionSite CapturedAttention DenseRecord
-        Selection TextTokens TokenGrid capture prompt_tokens
+        AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
+        DenseRecord Denoising GUIDED Numbers Selection TextTokens TokenGrid
+        UNCONDITIONAL_FIRST capture fused_attention prompt_tokens
     """,
     "attnchain.models": "LoadedModel load read_picture",
     "attnchain.vision": """

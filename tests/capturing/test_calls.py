@@ -8,7 +8,12 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right, causal_upper_left
 
 from attnchain.capturing import capture
-from attnchain.errors import CaptureBudgetError, ShapeError, UnsupportedModelError
+from attnchain.errors import (
+    ArgumentError,
+    CaptureBudgetError,
+    ShapeError,
+    UnsupportedModelError,
+)
 
 Q, K = sequence(2, 4, 6, 8, seed=1), sequence(2, 4, 6, 8, seed=2)
 PAIRS = sequence(2, 2, 6, 8, seed=3)
@@ -247,7 +252,7 @@ def test_cross_attention_between_sequences_of_one_length():
 def test_a_head_that_is_not_there(heads):
     record, _ = attended((Q, K), {})
     for read in (record.transition, record.probabilities):
-        with pytest.raises(ShapeError, match="heads 0 to 3"):
+        with pytest.raises(ArgumentError, match="heads 0 to 3"):
             read(heads)
 
 

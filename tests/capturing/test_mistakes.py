@@ -7,7 +7,7 @@ from tests.capturing.modules import Layers, sequence
 
 from attnchain.capturing import TokenGrid, capture
 from attnchain.errors import (
-    CaptureError,
+    ArgumentError,
     GridError,
     NothingCapturedError,
     SiteNotFoundError,
@@ -20,15 +20,15 @@ X = sequence(2, 3, 5, 8)
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"max_bytes": None}, CaptureError, "max_bytes must be a number"),
-        ({"max_bytes": "8GB"}, CaptureError, "max_bytes must be a number"),
-        ({"device": "gpu"}, CaptureError, "kept on device='gpu'"),
-        ({"grid": (4, 4)}, CaptureError, r"TokenGrid\(rows="),
-        ({"layers": []}, SiteNotFoundError, "layers must be a whole number"),
-        ({"layers": "0"}, SiteNotFoundError, "layers must be a whole number"),
-        ({"forwards": 0.5}, SiteNotFoundError, "forwards must be a whole number"),
-        ({"resolution": 5}, SiteNotFoundError, r"must be \(rows, columns\)"),
-        ({"steps": 0}, SiteNotFoundError, "capture the pipeline"),
+        ({"max_bytes": None}, ArgumentError, "max_bytes must be a number"),
+        ({"max_bytes": "8GB"}, ArgumentError, "max_bytes must be a number"),
+        ({"device": "gpu"}, ArgumentError, "kept on device='gpu'"),
+        ({"grid": (4, 4)}, ArgumentError, r"TokenGrid\(rows="),
+        ({"layers": []}, ArgumentError, "layers must be a whole number"),
+        ({"layers": "0"}, ArgumentError, "layers must be a whole number"),
+        ({"forwards": 0.5}, ArgumentError, "forwards must be a whole number"),
+        ({"resolution": 5}, ArgumentError, r"must be \(rows, columns\)"),
+        ({"steps": 0}, ArgumentError, "capture the pipeline"),
         ({"layer": 0}, TypeError, "by layer; choose by layers"),
     ],
     ids=str,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attnchain.capturing import capture, prompt_tokens
-from attnchain.errors import SiteNotFoundError, UnsupportedModelError
+from attnchain.errors import ArgumentError, UnsupportedModelError
 from attnchain.testing.models import pipelines
 
 PROMPT = "a red cat"
@@ -193,7 +193,7 @@ def test_an_object_that_is_neither_model_nor_pipeline():
 
 
 def test_steps_need_a_pipeline():
-    expected = pytest.raises(SiteNotFoundError, match="diffusion pipeline only")
+    expected = pytest.raises(ArgumentError, match="diffusion pipeline only")
     with expected, capture(torch.nn.Linear(2, 2), steps=0):
         pass
 

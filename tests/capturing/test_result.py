@@ -5,8 +5,8 @@ import pytest
 import torch
 from tests.capturing.modules import Layers, sequence
 
-from attnchain.capturing import CapturedAttention, TokenGrid, capture
-from attnchain.errors import GridError, ShapeError, SiteNotFoundError
+from attnchain.capturing import TokenGrid, capture
+from attnchain.errors import ArgumentError, GridError, ShapeError, SiteNotFoundError
 from attnchain.testing.models import diffusion, text
 
 X = sequence(2, 3, 5, 8)
@@ -140,7 +140,7 @@ def test_long_lists_are_cut():
 
 @pytest.mark.parametrize("layers", [1.0, "1", slice(2), [], ["a"], object()], ids=str)
 def test_layers_that_are_no_numbers(attention, layers):
-    with pytest.raises(SiteNotFoundError, match="layers must be a whole number"):
+    with pytest.raises(ArgumentError, match="layers must be a whole number"):
         attention.select(layers=layers)
 
 
@@ -153,7 +153,7 @@ def test_numbers_of_numpy_are_numbers(attention):
 
 @pytest.mark.parametrize("heads", ["a", slice(2), []], ids=str)
 def test_heads_that_are_no_numbers(attention, heads):
-    with pytest.raises(ShapeError, match="has heads 0 to 2"):
+    with pytest.raises(ArgumentError, match="has heads 0 to 2"):
         attention.select(layers=0, heads=heads)
 
 
@@ -180,9 +180,20 @@ def test_it_is_a_sequence_of_records(attention):
 
 
 def test_an_empty_result():
-    assert repr(CapturedAttention()) == "CapturedAttention(empty)"
-    with pytest.raises(SiteNotFoundError, match="there is: nothing"):
-        CapturedAttention().select()
+    model = Layers()
+    with capture(model) as attention:
+        assert repr(attention) == "CapturedAttention(empty)"
+        with pytest.raises(SiteNotFoundError, match="there is: nothing"):
+            attention.select()
+        model(X)
+
+
+@pytest.mark.parametrize("name", ["records", "n_layers", "n_steps", "n_forwards"])
+def test_nothing_can_be_written_to_it(attention, name):
+    with pytest.raises(AttributeError):
+        setattr(attention, name, None)
+    attention.n_layers.clear()
+    assert attention.n_layers == {"self": 4}
 
 
 def test_causal_attention_says_so():

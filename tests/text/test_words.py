@@ -230,7 +230,7 @@ def test_no_common_resolution():
     fine = {
         id(r) for r in attention if r.grid.n_patches == 128 and r.site.kind == "self"
     }
-    attention._records[:] = [
+    attention._recording.records[:] = [
         r
         for r in attention
         if (r.site.kind == "self" and id(r) in fine)
@@ -241,10 +241,11 @@ def test_no_common_resolution():
 
 
 def test_two_sizes_cannot_be_mixed():
-    pipeline, attention = captured("stable_diffusion_3")
-    with capture(pipeline) as second:
-        pipeline(**dict(RUN, height=8, width=8, max_sequence_length=16))
-    attention._records.extend(second.records)
+    pipeline = pipelines.stable_diffusion_3()
+    with capture(pipeline) as attention:
+        for height in (8, 16):
+            size = {"height": height, "width": 8, "max_sequence_length": 16}
+            pipeline(**dict(RUN, **size))
     with pytest.raises(GridError, match="2 token layouts"):
         text_attention(attention, pipeline=pipeline, prompt=PROMPT)
 

@@ -5,23 +5,31 @@
 `AttentionSite` and with a `TokenGrid`. `TextTokens` finds the positions of a word.
 """
 
+from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.capture import capture
 from attnchain.capturing.grid import TokenGrid
-from attnchain.capturing.queries import AttentionRecord
-from attnchain.capturing.record import AbstractRecord, DenseRecord
+from attnchain.capturing.pipelines import GUIDED, UNCONDITIONAL_FIRST, Denoising
+from attnchain.capturing.prompts import TextTokens, prompt_tokens
+from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRecord
 from attnchain.capturing.result import CapturedAttention
-from attnchain.capturing.site import AttentionSite, Selection
-from attnchain.capturing.words import TextTokens, prompt_tokens
+from attnchain.capturing.sites import AttentionSite, Numbers, Selection
+from attnchain.capturing.switches import fused_attention
 
 __all__ = [
+    "GUIDED",
+    "UNCONDITIONAL_FIRST",
     "AbstractRecord",
+    "AttentionCall",
     "AttentionRecord",
     "AttentionSite",
     "CapturedAttention",
+    "Denoising",
     "DenseRecord",
+    "Numbers",
     "Selection",
     "TextTokens",
     "TokenGrid",
     "capture",
+    "fused_attention",
     "prompt_tokens",
 ]

@@ -8,17 +8,16 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from attnchain.capturing.copier import Copier, Keep
-from attnchain.capturing.denoising import Denoising
-from attnchain.capturing.fused import fused_attention
 from attnchain.capturing.grid import TokenGrid
+from attnchain.capturing.interception import Interception
+from attnchain.capturing.pipelines import Denoising
 from attnchain.capturing.recorder import GivenGrid, Recorder
+from attnchain.capturing.recording import Copier, Keep, Recording
 from attnchain.capturing.result import CapturedAttention
-from attnchain.capturing.shelf import Shelf
-from attnchain.capturing.site import Choice, Numbers, Selection, listed
-from attnchain.capturing.watch import Watch
+from attnchain.capturing.sites import Choice, Numbers, Selection, listed
+from attnchain.capturing.switches import fused_attention
 from attnchain.errors import (
-    CaptureError,
+    ArgumentError,
     NothingCapturedError,
     SiteNotFoundError,
     UnsupportedModelError,
@@ -67,7 +66,8 @@ def capture(
     Raises:
         UnsupportedModelError: Attention is computed where it cannot be read; the
             message names the module and the switch to use.
-        CaptureError: `keep`, `max_bytes`, `device` or `grid` is not what it must be.
+        ArgumentError: `keep`, `max_bytes`, `device`, `grid` or a choice is not what it
+            must be.
         NothingCapturedError: The block ended, and no attention was seen.
         SiteNotFoundError: Attention was seen, but nothing that was chosen.
         CaptureBudgetError: The next record would exceed the budget.
@@ -95,41 +95,39 @@ def capture(
             "steps can be chosen for a diffusion pipeline only: capture the pipeline "
             "instead of its network, or choose forwards=..."
         )
-        raise SiteNotFoundError(message)
-    shelf = Shelf(choice, max_bytes)
-    recorder = Recorder(
-        network, shelf, Copier(keep, device), grid=grid, denoising=denoising
-    )
+        raise ArgumentError(message)
+    recording = Recording(choice, Copier(keep, device), max_bytes)
+    recorder = Recorder(network, recording, grid=grid, denoising=denoising)
     steps = nullcontext() if denoising is None else denoising.following()
-    with fused_attention(network), steps, recorder.following(), Watch(recorder):
-        yield shelf.result
-    shelf.close()
+    with fused_attention(network), steps, recorder.following(), Interception(recorder):
+        yield CapturedAttention(recording)
+    recording.close()
     _check_captured(recorder, choice)
 
 
 def _check_options(keep: Any, max_bytes: Any, device: Any, grid: Any) -> None:
     """Raises before the model runs where an option is not what it must be."""
     if keep not in ("qk", "dense", "mean"):
-        raise CaptureError(f"keep must be 'qk', 'dense' or 'mean', but is {keep!r}")
+        raise ArgumentError(f"keep must be 'qk', 'dense' or 'mean', but is {keep!r}")
     if not isinstance(max_bytes, Real):
-        raise CaptureError(f"max_bytes must be a number, but is {max_bytes!r}")
+        raise ArgumentError(f"max_bytes must be a number, but is {max_bytes!r}")
     if grid is not None and not isinstance(grid, TokenGrid) and not callable(grid):
         message = (
             f"grid must be a TokenGrid(rows=..., columns=...), or a function of a "
             f"module's name and its number of tokens, but is {grid!r}"
         )
-        raise CaptureError(message)
+        raise ArgumentError(message)
     if device is not None:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, TypeError) as error:
             message = f"records cannot be kept on device={device!r}: {error}"
-            raise CaptureError(message) from error
+            raise ArgumentError(message) from error
 
 
 def _check_captured(recorder: Recorder, choice: Choice) -> None:
     """Raises when a block ended without what was asked for."""
-    result = recorder.shelf.result
+    counts, records = recorder.recording.counts, recorder.recording.records
     missed = [name for name in recorder.by_hand if choice.fits_name(name)]
     if missed:
         message = (
@@ -140,10 +138,10 @@ def _check_captured(recorder: Recorder, choice: Choice) -> None:
             f"with name=..."
         )
         raise UnsupportedModelError(message)
-    if not result.n_layers:
+    if not counts.layers:
         raise NothingCapturedError(_why_nothing(recorder))
-    if not result.records:
-        kinds = ", ".join(f"{n} {kind}" for kind, n in result.n_layers.items())
+    if not records:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in counts.n_layers.items())
         message = (
             f"nothing that was captured fits {choice}; the model has {kinds} layers, "
             f"named {listed(recorder.names)}"
@@ -155,7 +153,7 @@ def _check_captured(recorder: Recorder, choice: Choice) -> None:
 
 def _why_nothing(recorder: Recorder) -> str:
     """Tells why no attention was seen, and what to do."""
-    if recorder.forward >= 0:
+    if recorder.has_run:
         return (
             "the model ran, but never called scaled_dot_product_attention; if it has "
             "attention, it is computed in a way that cannot be read"

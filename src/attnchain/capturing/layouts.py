@@ -1,6 +1,6 @@
 """Token layouts of the model families we know: an explicit table, no guessing.
 
-A rule is given the running module that the table names, the innermost module, and the
+A rule is given the running module that the table names, the kind of attention, and the
 numbers of queries and keys. It reads grid sizes from the arguments of the running
 module, or says what is missing. None means: ask an outer module.
 """
@@ -8,19 +8,21 @@ module, or says what is missing. None means: ask an outer module.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attnchain.capturing.call import Call
-from attnchain.capturing.grid import TokenGrid
-from attnchain.capturing.layout import Layout
+from attnchain.capturing.calls import RunningModule
+from attnchain.capturing.grid import Layout, TokenGrid
+from attnchain.capturing.sites import Kind
 
-Rule = Callable[[Call, Call, int, int], Layout | None]
+Rule = Callable[[RunningModule, Kind, int, int], Layout | None]
 
 
-def find_layout(stack: Sequence[Call], n_queries: int, n_keys: int) -> Layout:
+def find_layout(
+    stack: Sequence[RunningModule], kind: Kind, n_queries: int, n_keys: int
+) -> Layout:
     """Returns the layout given by the innermost running module that the table knows."""
     for call in reversed(stack):
         for family in call.families:
             if family in RULES:
-                layout = RULES[family](call, stack[-1], n_queries, n_keys)
+                layout = RULES[family](call, kind, n_queries, n_keys)
                 if layout is not None:
                     return layout
     return Layout()
@@ -40,7 +42,7 @@ def _picture(
 ) -> Rule:
     """A rule for one picture cut into patches, after some special tokens."""
 
-    def rule(call: Call, *_: Any) -> Layout:
+    def rule(call: RunningModule, *_: Any) -> Layout:
         pixels = call.tensor(argument)
         if pixels is None:
             return _missing(argument)
@@ -50,26 +52,28 @@ def _picture(
     return rule
 
 
-def _text(call: Call, _: Call, n_queries: int, n_keys: int) -> Layout:
+def _text(call: RunningModule, _: Kind, n_queries: int, n_keys: int) -> Layout:
     """Text only, unless embeddings were given, which may hold pictures too."""
     if call.tensor("inputs_embeds") is not None:
         return _missing("input_ids")
     return Layout(TokenGrid.of_text(n_queries), TokenGrid.of_text(n_keys))
 
 
-def _frames(_call: Call, _site: Call, n_queries: int, n_keys: int) -> Layout:
+def _frames(_call: RunningModule, _kind: Kind, n_queries: int, n_keys: int) -> Layout:
     """Audio: one row of frames."""
     return Layout(TokenGrid(1, n_queries), TokenGrid(1, n_keys))
 
 
-def _whisper_decoder(_: Call, site: Call, n_queries: int, n_keys: int) -> Layout:
+def _whisper_decoder(
+    _: RunningModule, kind: Kind, n_queries: int, n_keys: int
+) -> Layout:
     text = TokenGrid.of_text(n_queries)
-    if site.second_length() is None:
+    if kind != "cross":
         return Layout(text, TokenGrid.of_text(n_keys))
     return Layout(text, TokenGrid(1, n_keys))
 
 
-def _windows(call: Call, *_: Any) -> Layout:
+def _windows(call: RunningModule, *_: Any) -> Layout:
     """Swin: the padded picture is rolled, then cut into windows."""
     rows, columns = call.argument("input_dimensions")
     window, shift = int(call.module.window_size), int(call.module.shift_size)
@@ -84,7 +88,7 @@ def _windows(call: Call, *_: Any) -> Layout:
     )
 
 
-def _timm_windows(call: Call, *_: Any) -> Layout:
+def _timm_windows(call: RunningModule, *_: Any) -> Layout:
     """Swin in timm: the picture is rolled, then padded, then cut into windows."""
     x = call.tensor("x")
     if x is None:
@@ -105,32 +109,34 @@ def _timm_windows(call: Call, *_: Any) -> Layout:
     )
 
 
-def _feature_map(call: Call, site: Call, _: int, n_keys: int) -> Layout | None:
+def _feature_map(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout | None:
     """UNet: the module is given rows x columns; other keys are text."""
     features = call.tensor("hidden_states")
     if features is None or features.ndim != 4:
         return None
     rows, columns = features.shape[-2:]
-    return _to_text(TokenGrid(rows, columns), site, n_keys)
+    return _to_text(TokenGrid(rows, columns), kind, n_keys)
 
 
-def _latents(call: Call, site: Call, _: int, n_keys: int) -> Layout:
+def _latents(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout:
     """Diffusion transformer: patches of latents; cross-attention sees text."""
     latents = call.tensor("hidden_states")
     if latents is None:
         return _missing("hidden_states")
     rows, columns = _patches(latents.shape, call.module.config.patch_size)
-    return _to_text(TokenGrid(rows, columns), site, n_keys)
+    return _to_text(TokenGrid(rows, columns), kind, n_keys)
 
 
-def _to_text(grid: TokenGrid, site: Call, n_keys: int) -> Layout:
+def _to_text(grid: TokenGrid, kind: Kind, n_keys: int) -> Layout:
     """One sequence, or cross-attention from it to text."""
-    if site.second_length() is None:
+    if kind != "cross":
         return Layout.of(grid)
     return Layout(grid, TokenGrid.of_text(n_keys))
 
 
-def _latents_then_text(call: Call, _: Call, n_queries: int, n_keys: int) -> Layout:
+def _latents_then_text(
+    call: RunningModule, _: Kind, n_queries: int, n_keys: int
+) -> Layout:
     """SD3: patches of latents, then text, in one sequence; some blocks see no text."""
     latents, text = call.tensor("hidden_states"), call.tensor("encoder_hidden_states")
     if latents is None or text is None:
@@ -143,7 +149,7 @@ def _latents_then_text(call: Call, _: Call, n_queries: int, n_keys: int) -> Layo
     return Layout.of(TokenGrid(rows, columns, suffix=n_text, text=range(n, n + n_text)))
 
 
-def _text_then_latents(call: Call, *_: Any) -> Layout:
+def _text_then_latents(call: RunningModule, *_: Any) -> Layout:
     """FLUX: text, then packed latents, whose places are given by their ids."""
     ids, text = call.tensor("img_ids"), call.tensor("encoder_hidden_states")
     if ids is None or text is None:
@@ -168,7 +174,7 @@ _TIMM_PICTURE = _picture(
 )
 
 
-def _timm(call: Call, *others: Any) -> Layout | None:
+def _timm(call: RunningModule, *others: Any) -> Layout | None:
     """A picture, whose size is fixed where parts of the model were run without it."""
     embed: Any = call.module.patch_embed
     if call.tensor("x") is None and getattr(embed, "strict_img_size", False):

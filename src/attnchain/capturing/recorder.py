@@ -1,24 +1,20 @@
-"""Follows the modules that run, and puts what was seen in them on a shelf."""
+"""Follows the modules that run, and records the attention that is seen in them."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
 
-from attnchain.capturing.call import Call
-from attnchain.capturing.copier import Copier
-from attnchain.capturing.denoising import Denoising, Part
-from attnchain.capturing.grid import TokenGrid
-from attnchain.capturing.layout import UNKNOWN, Layout
+from attnchain.capturing.calls import AttentionCall, RunningModule
+from attnchain.capturing.grid import UNKNOWN, Layout, TokenGrid
 from attnchain.capturing.layouts import find_layout
-from attnchain.capturing.seen import Seen
-from attnchain.capturing.shelf import Shelf
-from attnchain.capturing.site import AttentionSite, Kind
+from attnchain.capturing.pipelines import Denoising, Part
+from attnchain.capturing.provenance import Parts, Provenance
+from attnchain.capturing.recording import Recording
+from attnchain.capturing.sites import AttentionSite, Kind, tower
 from attnchain.errors import UnsupportedModelError
 
 GivenGrid = TokenGrid | Callable[[str, int], TokenGrid | None] | None
@@ -33,37 +29,35 @@ class Recorder:
     def __init__(
         self,
         model: nn.Module,
-        shelf: Shelf,
-        copier: Copier,
+        recording: Recording,
         *,
         grid: GivenGrid = None,
         denoising: Denoising | None = None,
     ) -> None:
-        self.root = Call("", model)
-        self.shelf = shelf
-        self.copier = copier
-        self.grid = grid
-        self.denoising = denoising
-        self.stack: list[Call] = []
-        self.forward = -1
-        self.thread = get_ident()
-        self.ran_elsewhere = False
+        self.recording = recording
+        self.running: list[RunningModule] = []
+        self.provenance = Provenance()
         self.by_hand: dict[str, None] = {}
-        self._ran: list[str] = []
-        self._calls: Counter[str] = Counter()
-        self._layers: dict[tuple[str, int, Kind], int] = {}
+        self.has_run = False
+        self.ran_elsewhere = False
+        self._root = RunningModule("", model)
+        self._grid = grid
+        self._denoising = denoising
+        self._thread = get_ident()
+        self._passes = Passes()
+        self._joint_lengths: set[int] = set()
 
     @property
     def names(self) -> list[str]:
-        """Names of the modules in which fused attention was seen."""
-        return [name or "model" for name, *_ in self._layers]
+        """Names of the modules in which attention was seen."""
+        return [name or "model" for name, *_ in self.recording.counts.layers]
 
     @contextmanager
     def following(self) -> Iterator[None]:
         """Hooks all modules of the model, and unhooks them whatever happens."""
         hooks = []
         try:
-            for name, module in self.root.module.named_modules():
+            for name, module in self._root.module.named_modules():
                 enter = self._entering(_plain(name))
                 hooks += [
                     module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -74,29 +68,36 @@ class Recorder:
             for hook in hooks:
                 hook.remove()
 
-    def see(self, seen: Seen) -> None:
-        """Keeps a call of fused attention by the running model, if it is chosen."""
-        call = self.stack[-1]
-        layout = self._layout(call, seen)
-        site = self._site(call, layout, seen)
-        for branch, pictures in self._parts(seen):
+    def see(self, call: AttentionCall, parts: Parts) -> None:
+        """Keeps a call of fused attention by the running model, if it is chosen.
+
+        Args:
+            call: The call.
+            parts: Queries, keys and values as the model computed them.
+        """
+        if self.provenance.is_packed(parts[0]):
+            call = call.unpacked()
+        kind = self.provenance.kind(self.running, call.lengths, parts)
+        layout = self._layout(kind, call.lengths)
+        if layout.is_joint:
+            kind = "joint"
+        site = self._site(self._continued(kind, call.lengths))
+        for branch, pictures in self._parts(call.q.shape[0]):
             place = replace(site, branch=branch)
-            if self.shelf.wants(place, layout):
-                part = seen.part(pictures)
-                make = partial(self.copier.record, place, part, layout)
-                self.shelf.put(place, self.copier.nbytes(part), make)
+            if self.recording.wants(place, layout):
+                self.recording.keep(place, call.part(pictures), layout)
 
     def see_softmax(self, scores: Tensor) -> None:
         """Notes attention computed by hand: a softmax of scores in such a module."""
-        call = self.stack[-1]
-        named = "att" in type(call.module).__name__.lower()
-        if named and scores.ndim >= 3 and not self._calls[call.name]:
-            self.by_hand[call.name or "the model"] = None
+        running = self.running[-1]
+        named = "att" in type(running.module).__name__.lower()
+        if named and scores.ndim >= 3 and not self._passes.has_seen(running.name):
+            self.by_hand[running.name or "the model"] = None
 
     def refuse(self, kernel: str) -> None:
         """Raises when the model computes attention where it cannot be seen."""
         message = (
-            f"{self.stack[-1].name or 'the model'} calls {kernel}, which hides "
+            f"{self.running[-1].name or 'the model'} calls {kernel}, which hides "
             f"queries and keys; switch to torch's scaled_dot_product_attention: "
             f"set_attn_implementation('sdpa') in transformers, "
             f"set_attention_backend('native') in diffusers"
@@ -105,82 +106,131 @@ class Recorder:
 
     def _entering(self, name: str) -> Callable[..., None]:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict) -> None:
-            if get_ident() != self.thread:
+            if get_ident() != self._thread:
                 self.ran_elsewhere = True
                 return
-            if module is self.root.module:
-                self.stack.clear()
-            if not self.stack:
-                self._begin(f"{name}." if name else "")
-            self.stack.append(Call(name, module, args, kwargs))
+            if module is self._root.module:
+                self._forget(0)
+            if not self.running:
+                self.has_run = True
+                self._passes.begin(name)
+                self._joint_lengths.clear()
+            self.running.append(RunningModule(name, module, args, kwargs))
+            self.provenance.enter(self.running[-1])
 
         return enter
-
-    def _begin(self, prefix: str) -> None:
-        """Counts a forward pass, unless parts run one by one are still going on."""
-        if not self._ran or any(
-            prefix.startswith(ran) or ran.startswith(prefix) for ran in self._ran
-        ):
-            self.forward += 1
-            self._calls.clear()
-            self._ran.clear()
-        self._ran.append(prefix)
 
     def _leave(self, module: nn.Module, *_: Any) -> None:
         """Forgets a module and what an interruption left behind inside it.
 
         A module whose call another hook stopped before ours was never entered.
         """
-        if get_ident() != self.thread:
+        if get_ident() != self._thread:
             return
-        for depth in reversed(range(len(self.stack))):
-            if self.stack[depth].module is module:
-                del self.stack[depth:]
+        for depth in reversed(range(len(self.running))):
+            if self.running[depth].module is module:
+                self._forget(depth)
                 break
 
-    def _parts(self, seen: Seen) -> list[Part]:
-        if self.denoising is None:
+    def _forget(self, depth: int) -> None:
+        self.provenance.leave(self.running[depth:])
+        del self.running[depth:]
+
+    def _parts(self, n_pictures: int) -> list[Part]:
+        if self._denoising is None:
             return [(None, slice(None))]
-        return self.denoising.parts(self.stack, seen.q.shape[0])
+        return self._denoising.parts(self.running, n_pictures)
 
-    def _layout(self, call: Call, seen: Seen) -> Layout:
-        if self.grid is None:
-            layout = find_layout([self.root, *self.stack], *seen.lengths)
-        elif isinstance(self.grid, TokenGrid):
-            layout = Layout.of(self.grid)
+    def _layout(self, kind: Kind, lengths: tuple[int, int]) -> Layout:
+        if self._grid is None:
+            layout = find_layout([self._root, *self.running], kind, *lengths)
+        elif isinstance(self._grid, TokenGrid):
+            layout = Layout.of(self._grid)
         else:
-            queries, keys = (self.grid(call.name, n) or UNKNOWN for n in seen.lengths)
+            name = self.running[-1].name
+            queries, keys = (self._grid(name, n) or UNKNOWN for n in lengths)
             layout = Layout(queries, keys)
-        return layout.fitted(*seen.lengths)
+        return layout.fitted(*lengths)
 
-    def _site(self, call: Call, layout: Layout, seen: Seen) -> AttentionSite:
+    def _continued(self, kind: Kind, lengths: tuple[int, int]) -> Kind:
+        """Joint attention goes on in blocks that are given one joined sequence."""
+        if kind == "joint":
+            self._joint_lengths.add(lengths[0])
+        joined = lengths[0] == lengths[1] and lengths[0] in self._joint_lengths
+        return "joint" if kind == "self" and joined else kind
+
+    def _site(self, kind: Kind) -> AttentionSite:
         """Names the place; its layer is counted where it is seen first."""
-        kind = _kind(call, layout, seen)
-        occurrence = (call.name, self._calls[call.name], kind)
-        self._calls[call.name] += 1
-        result = self.shelf.result
-        if occurrence not in self._layers:
-            self._layers[occurrence] = result.n_layers[kind]
-            result.n_layers[kind] += 1
-        result.n_forwards = self.forward + 1
+        running, counts = self.running[-1], self.recording.counts
+        forward = self._passes.number(running.name)
+        repeat, call = self._passes.occurrence(running, kind)
+        layer = counts.layers.setdefault(
+            (running.name, repeat, kind), counts.n_layers[kind]
+        )
+        counts.passes[tower(running.name)] = forward + 1
         step = None
-        if self.denoising is not None:
-            step = self.denoising.step
-            result.n_steps = max(result.n_steps, step + 1)
-        layer = self._layers[occurrence]
-        return AttentionSite(layer, call.name, kind, self.forward, step)
+        if self._denoising is not None:
+            step = self._denoising.step
+            counts.n_steps = max(counts.n_steps, step + 1)
+        return AttentionSite(layer, running.name, kind, forward, step, call=call)
 
 
-def _kind(call: Call, layout: Layout, seen: Seen) -> Kind:
-    """Tells self-, cross- and joint attention apart, by what the module was given."""
-    if layout.is_joint:
-        return "joint"
-    n_queries, n_keys = seen.lengths
-    other = call.second_length()
-    if other is None:
-        cached = call.kwargs.get("past_key_values") is not None
-        return "self" if n_queries == n_keys or cached else "cross"
-    return "joint" if n_queries == n_keys != other else "cross"
+@dataclass
+class _Tower:
+    """One stack of layers: its current pass, and the runs of its modules in it."""
+
+    number: int = 0
+    run: int = 0
+    entries: dict[str, list[int]] = field(default_factory=dict)
+
+
+class Passes:
+    """Counts the forward passes of each tower of a model.
+
+    A run begins where a module is called from outside the model: the model itself, or
+    a part of it. Layers called one by one are one pass until one is called again.
+    """
+
+    def __init__(self) -> None:
+        self._run = 0
+        self._beginning = ""
+        self._towers: dict[str, _Tower] = {}
+        self._calls: dict[tuple[int, Kind], int] = {}
+
+    def begin(self, name: str) -> None:
+        """Notes that a module is called from outside."""
+        self._run += 1
+        self._beginning = name
+        self._calls.clear()
+
+    def has_seen(self, name: str) -> bool:
+        """Tells whether attention was seen in a module in its current pass."""
+        one = self._towers.get(tower(name))
+        return one is not None and one.run == self._run and name in one.entries
+
+    def number(self, name: str) -> int:
+        """Returns the number of the pass in which a module's attention is seen."""
+        one = self._towers.setdefault(tower(name), _Tower(run=self._run))
+        if one.run != self._run:
+            if not self._began_inside(tower(name)) or name in one.entries:
+                one.number += 1
+                one.entries.clear()
+            one.run = self._run
+        return one.number
+
+    def occurrence(self, running: RunningModule, kind: Kind) -> tuple[int, int]:
+        """Returns which run of a module in its pass this is, and which call in it."""
+        entries = self._towers[tower(running.name)].entries.setdefault(running.name, [])
+        if running.serial not in entries:
+            entries.append(running.serial)
+        call = self._calls.get((running.serial, kind), 0)
+        self._calls[running.serial, kind] = call + 1
+        return entries.index(running.serial), call
+
+    def _began_inside(self, name: str) -> bool:
+        """Tells whether the run began with a part of a tower, such as one layer."""
+        prefix = f"{name}." if name else ""
+        return self._beginning != name and self._beginning.startswith(prefix)
 
 
 def _plain(name: str) -> str:

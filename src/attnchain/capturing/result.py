@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Unpack, overload
 
 from attnchain.capturing.grid import TokenGrid
-from attnchain.capturing.record import AbstractRecord, Heads
-from attnchain.capturing.site import (
-    AttentionSite,
+from attnchain.capturing.recording import Recording, held_bytes
+from attnchain.capturing.records import AbstractRecord, Heads
+from attnchain.capturing.sites import (
     Choice,
     Kind,
     Numbers,
@@ -30,33 +30,41 @@ NARROWING = {
 class CapturedAttention:
     """The attention calls seen while a model ran, in order of execution.
 
-    Records are released with it: nothing else keeps them, the model neither.
-
-    Attributes:
-        n_layers: For each kind of attention, how many sites the model has.
-        n_steps: Denoising steps seen; 0 outside a diffusion pipeline.
-        n_forwards: Forward passes of the model seen.
+    It shows what is recorded, and nothing can be written to it. Records are released
+    with it: nothing else keeps them, the model neither.
     """
 
-    def __init__(self, records: list[AbstractRecord] | None = None) -> None:
-        self._records = [] if records is None else records
-        self.n_layers: Counter[Kind] = Counter()
-        self.n_steps = 0
-        self.n_forwards = 0
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
 
     @property
     def records(self) -> tuple[AbstractRecord, ...]:
         """All records kept, in order of execution."""
-        return tuple(self._records)
+        return tuple(self._recording.records)
+
+    @property
+    def n_layers(self) -> Counter[Kind]:
+        """For each kind of attention, how many layers the model has."""
+        return self._recording.counts.n_layers
+
+    @property
+    def n_steps(self) -> int:
+        """Denoising steps seen; 0 outside a diffusion pipeline."""
+        return self._recording.counts.n_steps
+
+    @property
+    def n_forwards(self) -> int:
+        """Forward passes seen, of the part of the model that ran most often."""
+        return max(self._recording.counts.passes.values(), default=0)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._recording.records)
 
     def __iter__(self) -> Iterator[AbstractRecord]:
-        return iter(self._records)
+        return iter(self.records)
 
     def __getitem__(self, index: int) -> AbstractRecord:
-        return self._records[index]
+        return self._recording.records[index]
 
     def __repr__(self) -> str:
         return f"CapturedAttention({self._existing() or 'empty'})"
@@ -64,8 +72,7 @@ class CapturedAttention:
     @property
     def nbytes(self) -> int:
         """Bytes held by all records; what they share is counted once."""
-        tensors = {id(t): t for record in self._records for t in record.tensors}
-        return sum(tensor.nbytes for tensor in tensors.values())
+        return held_bytes(self._recording.records)
 
     @property
     def grid(self) -> TokenGrid:
@@ -101,8 +108,9 @@ class CapturedAttention:
         chains_only = choice.kind is None and choice.name is None
         found = tuple(
             record
-            for record in self._records
-            if self._chosen(record, choice)
+            for record in self.records
+            if choice.fits(record.site, self._recording.counts)
+            and record.layout.fits_resolution(record.site, choice.resolution)
             and not (chains_only and record.site.kind == "cross")
         )
         if not found:
@@ -144,7 +152,8 @@ class CapturedAttention:
 
         Raises:
             SiteNotFoundError: Nothing fits, or several records fit one layer number.
-            ShapeError: A record is no chain (cross-attention), or has no such head.
+            ShapeError: A record is no chain (cross-attention).
+            ArgumentError: A record has no such head, or a word is not to be chosen by.
         """
         found = self.matching(layers, **selection)
         if layers is None or isinstance(layers, Iterable):
@@ -156,39 +165,14 @@ class CapturedAttention:
                 for word, attribute in NARROWING.items()
                 if len({getattr(site, attribute) for site in sites}) > 1
             ]
+            narrow = f"Narrow by {' or '.join(ways)}, or ask" if ways else "Ask"
             message = (
-                f"{len(found)} records fit layer {layers}: {described(sites)}. Narrow "
-                f"by {' or '.join(ways)}, or ask for layers=[{layers}] to get them all"
+                f"{len(found)} records fit layer {layers}: {described(sites)}. "
+                f"{narrow} for layers=[{layers}] to get them all"
             )
             raise SiteNotFoundError(message)
         return next(iter(found)).transition(heads)
 
-    def fits_counts(
-        self, site: AttentionSite, choice: Choice, *, yet: bool = False
-    ) -> bool:
-        """Tells whether a site's layer, step and forward pass are chosen.
-
-        Args:
-            site: The site.
-            choice: What was asked for; negative numbers count from what was seen.
-            yet: Whether more may follow, so that it may yet be one of the last.
-        """
-        n_layers = self.n_layers[site.kind]
-        return (
-            choice.fits_layer(site.layer, n_layers, yet=yet)
-            and choice.fits_step(site.step, self.n_steps, yet=yet)
-            and choice.fits_forward(site.forward, self.n_forwards, yet=yet)
-        )
-
-    def _chosen(self, record: AbstractRecord, choice: Choice) -> bool:
-        site = record.site
-        return (
-            choice.fits_place(site.name, site.kind)
-            and self.fits_counts(site, choice)
-            and choice.branch in (None, site.branch)
-            and record.layout.fits_resolution(site, choice.resolution)
-        )
-
     def _existing(self, *, names: bool = False) -> str:
-        sites = [record.site for record in self._records]
+        sites = [record.site for record in self.records]
         return listed(s.name or "model" for s in sites) if names else described(sites)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnchain.capturing.denoising import GUIDED, UNCONDITIONAL_FIRST
+from attnchain.capturing import GUIDED, UNCONDITIONAL_FIRST
 from attnchain.errors import UnsupportedModelError
 from attnchain.guidance.reader import uncompiled
 

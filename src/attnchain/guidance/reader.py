@@ -9,9 +9,12 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from attnchain.capturing import TokenGrid, capture
-from attnchain.capturing.fused import fused_attention
-from attnchain.capturing.seen import Seen
+from attnchain.capturing import (
+    AttentionCall,
+    TokenGrid,
+    capture,
+    fused_attention,
+)
 from attnchain.errors import (
     NothingCapturedError,
     SiteNotFoundError,
@@ -30,7 +33,7 @@ class Reading:
         grid: Layout of its tokens.
     """
 
-    seen: Seen | None = None
+    seen: AttentionCall | None = None
     grid: TokenGrid | None = None
 
     def attention(self, pictures: slice) -> AttentionTransition:
@@ -48,7 +51,7 @@ class Reading:
         return self.grid
 
     @property
-    def _given(self) -> Seen:
+    def _given(self) -> AttentionCall:
         if self.seen is None:
             raise NothingCapturedError("the denoiser has not run yet")
         return self.seen
@@ -57,7 +60,7 @@ class Reading:
 class _OneCall(TorchFunctionMode):
     """Notes fused attention while one module runs."""
 
-    def __init__(self, note: Callable[[Seen], None]) -> None:
+    def __init__(self, note: Callable[[AttentionCall], None]) -> None:
         super().__init__()
         self.note = note
 
@@ -65,7 +68,7 @@ class _OneCall(TorchFunctionMode):
         self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None
     ) -> Any:
         if func is functional.scaled_dot_product_attention:
-            self.note(Seen.of(args, kwargs or {}))
+            self.note(AttentionCall.of(args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnchain.capturing.denoising import Denoising
+from attnchain.capturing import Denoising
 from attnchain.errors import ArgumentError, UnsupportedModelError
 from attnchain.guidance.degrading import NoiseLevel
 from attnchain.guidance.family import Run, split_variance, unconditional_part

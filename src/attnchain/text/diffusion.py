@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
-from attnchain.capturing import Selection, capture
-from attnchain.capturing.site import Numbers
+from attnchain.capturing import Numbers, Selection, capture
 from attnchain.checks import check_fraction
 from attnchain.errors import UnsupportedModelError
 from attnchain.optional import require

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.recorder import Recorder
-from attnchain.capturing.seen import Seen
 
 SOFTMAX = (torch.softmax, functional.softmax, Tensor.softmax)
 PRODUCTS = (torch.bmm, torch.baddbmm)
@@ -26,7 +26,7 @@ OTHER_KERNELS = (
 WEIGHING_HEADS: ContextVar[int | None] = ContextVar("WEIGHING_HEADS", default=None)
 
 
-class Watch(TorchFunctionMode):
+class Interception(TorchFunctionMode):
     """Shows every call of fused attention to a recorder, then lets it run."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -38,22 +38,28 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         """Runs a torch function; attention of the model is seen first."""
         kwargs = kwargs or {}
-        if not self.recorder.stack:
+        if not self.recorder.running:
             return func(*args, **kwargs)
-        if func is functional.scaled_dot_product_attention:
-            self.recorder.see(Seen.of(args, kwargs))
-        elif func is functional.multi_head_attention_forward:
+        if func is functional.multi_head_attention_forward:
             return self._multi_head(args, kwargs)
-        elif func in PRODUCTS and (heads := WEIGHING_HEADS.get()):
-            self.recorder.see(Seen.of_product(args, heads))
-            product = func(*args, **kwargs)
+        self._look_at(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if func in PRODUCTS:
             WEIGHING_HEADS.set(None)
-            return product
+        self.recorder.provenance.follow(func, args, kwargs, result)
+        return result
+
+    def _look_at(self, func: Callable, args: Any, kwargs: dict) -> None:
+        if func is functional.scaled_dot_product_attention:
+            call = AttentionCall.of(args, kwargs)
+            self.recorder.see(call, _queries_keys_values(args, kwargs))
+        elif func in PRODUCTS and (heads := WEIGHING_HEADS.get()):
+            call = AttentionCall.of_product(args, heads)
+            self.recorder.see(call, (args[-2], args[-1], args[-1]))
         elif func in SOFTMAX:
             self.recorder.see_softmax(args[0] if args else kwargs["input"])
         elif getattr(func, "__name__", None) in OTHER_KERNELS:
             self.recorder.refuse(func.__name__)
-        return func(*args, **kwargs)
 
     def _multi_head(self, args: Any, kwargs: dict) -> Any:
         """Runs torch's multi-head attention with this mode on.
@@ -86,3 +92,9 @@ def _without_override(function: Callable) -> Callable:
 
 
 _MULTI_HEAD = _without_override(functional.multi_head_attention_forward)
+
+
+def _queries_keys_values(args: Any, kwargs: dict) -> tuple[Tensor, Tensor, Tensor]:
+    """The first three arguments, however they were given."""
+    given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+    return given["query"], given["key"], given["value"]

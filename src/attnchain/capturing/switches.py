@@ -21,6 +21,9 @@ def fused_attention(model: nn.Module) -> Iterator[None]:
     path, `nn.MultiheadAttention` leaves its fast path and compiled models run
     uncompiled. All is restored at the end.
 
+    Args:
+        model: Any torch module.
+
     Raises:
         UnsupportedModelError: The model uses another kernel or cannot be switched;
             the message says what to set.

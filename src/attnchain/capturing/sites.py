@@ -1,13 +1,14 @@
 """The place of an attention call in a model, and the choice of places to look at."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from operator import index
 from typing import Any, Literal, SupportsIndex, TypedDict, Unpack
 
-from attnchain.errors import SiteNotFoundError
+from attnchain.errors import ArgumentError
 
 Kind = Literal["self", "cross", "joint"]
 Branch = Literal["conditional", "unconditional"]
@@ -24,14 +25,19 @@ class AttentionSite:
     """Where and when attention was computed.
 
     Attributes:
-        layer: Count from 0, in order of execution, among the sites of this kind.
+        layer: The module's place, counted from 0 in order of execution, among those
+            with attention of this kind. A module used again in the same pass, as
+            where layers share weights, is another layer.
         name: Name of the innermost module, as in `model.named_modules()`.
         kind: "self" (one sequence), "cross" (queries and keys from two sequences) or
             "joint" (text and image tokens in one sequence).
-        forward: Count from 0 of the forward passes of the model: the calls of a
-            denoiser, or the tokens that `generate` makes.
+        forward: Count from 0 of the forward passes of this part of the model: the
+            calls of a denoiser, or the tokens that `generate` makes. An encoder or
+            vision tower that runs on its own has passes of its own.
         step: Denoising step, counted from 0; None outside a diffusion pipeline.
         branch: Side of classifier-free guidance; None where it is not used.
+        call: Count from 0 of the calls that the module makes in one run: pictures or
+            windows of different sizes, or text and picture prompts one by one.
     """
 
     layer: int
@@ -40,6 +46,7 @@ class AttentionSite:
     forward: int = 0
     step: int | None = None
     branch: Branch | None = None
+    call: int = 0
 
     def __str__(self) -> str:
         """Returns the site in one line, as error messages show it."""
@@ -50,6 +57,8 @@ class AttentionSite:
             parts.append(f"forward pass {self.forward}")
         if self.branch is not None:
             parts.append(self.branch)
+        if self.call:
+            parts.append(f"call {self.call}")
         return f"{self.kind} layer {self.layer} ({', '.join(parts)})"
 
 
@@ -60,8 +69,8 @@ class Selection(TypedDict, total=False):
         name: Pattern for the module's name, as in a shell: `"*attn1"`.
         kind: "self", "cross" or "joint".
         steps: Denoising steps, counted from 0; -1 is the last.
-        forwards: Forward passes of the model, counted from 0; -1 is the last.
-            `generate` reads the prompt in pass 0.
+        forwards: Forward passes, counted from 0 for each part that runs on its own;
+            -1 is the last. `generate` reads the prompt in pass 0.
         resolution: Rows and columns of the patch grid of the queries.
         branch: "conditional" or "unconditional" side of guidance.
     """
@@ -72,6 +81,41 @@ class Selection(TypedDict, total=False):
     forwards: Numbers
     resolution: tuple[int, int] | None
     branch: Branch | None
+
+
+@dataclass
+class Counts:
+    """What a running model has shown so far.
+
+    Attributes:
+        layers: Number of each layer: a module, which of its runs in a pass, its kind.
+        passes: Forward passes of each tower.
+        n_steps: Denoising steps.
+    """
+
+    layers: dict[tuple[str, int, Kind], int] = field(default_factory=dict)
+    passes: Counter[str] = field(default_factory=Counter)
+    n_steps: int = 0
+
+    @property
+    def n_layers(self) -> Counter[Kind]:
+        """How many layers there are of each kind."""
+        return Counter(kind for _, _, kind in self.layers)
+
+    def chosen_layers(self, kind: Kind, choice: "Choice") -> list[int]:
+        """Numbers of the layers of one kind whose names are chosen."""
+        return [
+            number
+            for (name, _, other), number in self.layers.items()
+            if other == kind and choice.fits_name(name)
+        ]
+
+
+def tower(name: str) -> str:
+    """Returns the part of a model that a module is a layer of: `encoder.layers`."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: numbers[0] if numbers else -1])
 
 
 @dataclass(frozen=True)
@@ -91,7 +135,7 @@ class Choice:
         """Returns the choice that keywords of the public functions describe.
 
         Raises:
-            SiteNotFoundError: There is no such kind or branch, or a number is none.
+            ArgumentError: There is no such kind or branch, or a number is none.
             TypeError: There is no such keyword.
         """
         unknown = [word for word in selection if word not in cls.__annotations__]
@@ -105,7 +149,7 @@ class Choice:
         for word, value, valid in (("kind", kind, KINDS), ("branch", branch, BRANCHES)):
             if value is not None and value not in valid:
                 message = f"{word} must be one of {', '.join(valid)}, not {value!r}"
-                raise SiteNotFoundError(message)
+                raise ArgumentError(message)
         counts = {"layers": layers}
         counts |= {word: selection.get(word) for word in ("steps", "forwards")}
         numbers = {word: _as_numbers(word, value) for word, value in counts.items()}
@@ -127,33 +171,38 @@ class Choice:
         numbers = (getattr(self, word) or () for word in COUNTED)
         return any(number < 0 for number in chain(*numbers))
 
-    def fits_place(self, name: str, kind: Kind) -> bool:
-        """Tells whether a module's name and kind are chosen."""
-        return self.fits_name(name) and self.kind in (None, kind)
-
     def fits_name(self, name: str) -> bool:
         """Tells whether a module's name is chosen."""
         return self.name is None or fnmatchcase(name, self.name)
 
-    def fits_layer(self, layer: int, n_layers: int, *, yet: bool = False) -> bool:
-        """Tells whether a layer is chosen, counted from either end.
+    def fits(self, site: AttentionSite, counts: Counts, *, final: bool = True) -> bool:
+        """Tells whether a site is chosen.
 
         Args:
-            layer: Number of the layer.
-            n_layers: How many layers there are, or were seen so far.
-            yet: Whether more may follow, so that a layer may yet be one of the last.
+            site: The site.
+            counts: What was seen; negative numbers count back from there.
+            final: Whether that is all. While more may follow, a site that may yet
+                turn out to be one of the last is taken for chosen.
         """
-        return _fits(self.layers, layer, n_layers, yet=yet)
-
-    def fits_step(self, step: int | None, n_steps: int, *, yet: bool = False) -> bool:
-        """Tells whether a denoising step is chosen; arguments as for `fits_layer`."""
-        if step is None:
-            return self.steps is None
-        return _fits(self.steps, step, n_steps, yet=yet)
-
-    def fits_forward(self, forward: int, n_forwards: int, *, yet: bool = False) -> bool:
-        """Tells whether a forward pass is chosen; arguments as for `fits_layer`."""
-        return _fits(self.forwards, forward, n_forwards, yet=yet)
+        if not (
+            self.fits_name(site.name)
+            and self.kind in (None, site.kind)
+            and self.branch in (None, site.branch)
+        ):
+            return False
+        layers = counts.chosen_layers(site.kind, self)
+        place = layers.index(site.layer) if site.layer in layers else site.layer
+        passes = counts.passes[tower(site.name)]
+        back = {"layers": place - len(layers), "forwards": site.forward - passes}
+        numbers = {"layers": site.layer, "forwards": site.forward}
+        if site.step is not None:
+            numbers["steps"], back["steps"] = site.step, site.step - counts.n_steps
+        elif self.steps is not None:
+            return False
+        return all(
+            _fits(getattr(self, word), numbers[word], back[word], final=final)
+            for word in numbers
+        )
 
 
 def _as_numbers(word: str, numbers: Any) -> tuple[int, ...] | None:
@@ -166,7 +215,7 @@ def _as_numbers(word: str, numbers: Any) -> tuple[int, ...] | None:
         found = ()
     if not found:
         message = f"{word} must be a whole number or several, but is {numbers!r}"
-        raise SiteNotFoundError(message)
+        raise ArgumentError(message)
     return found
 
 
@@ -175,17 +224,18 @@ def _as_resolution(resolution: Any) -> tuple[int, int] | None:
         return None
     if not isinstance(resolution, Sequence) or len(resolution) != 2:
         message = f"resolution must be (rows, columns), but is {resolution!r}"
-        raise SiteNotFoundError(message)
+        raise ArgumentError(message)
     rows, columns = resolution
     return rows, columns
 
 
 def _fits(
-    numbers: tuple[int, ...] | None, number: int, total: int, *, yet: bool
+    wanted: tuple[int, ...] | None, number: int, back: int, *, final: bool
 ) -> bool:
-    if numbers is None or number in numbers or number - total in numbers:
+    """Tells whether a number is wanted, counted from either end."""
+    if wanted is None or number in wanted or back in wanted:
         return True
-    return yet and number - total >= min(numbers)
+    return not final and back >= min(wanted)
 
 
 def described(sites: Iterable[AttentionSite]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from attnchain.capturing.call import Call
-from attnchain.capturing.site import Branch
+from attnchain.capturing.calls import RunningModule
+from attnchain.capturing.sites import Branch
 from attnchain.errors import UnsupportedModelError
 
 Part = tuple[Branch | None, slice]
@@ -77,7 +77,7 @@ class Denoising:
                     stack.enter_context(_wrapped(owner, name, wrapper))
             yield
 
-    def parts(self, stack: Sequence[Call], n_pictures: int) -> list[Part]:
+    def parts(self, stack: Sequence[RunningModule], n_pictures: int) -> list[Part]:
         """Splits a batch into the sides of classifier-free guidance.
 
         A batch is split where the pipeline is known to stack both sides, does use
@@ -94,7 +94,7 @@ class Denoising:
         half = n_pictures // 2
         return [(order[0], slice(half)), (order[1], slice(half, None))]
 
-    def _is_doubled(self, stack: Sequence[Call], n_pictures: int) -> bool:
+    def _is_doubled(self, stack: Sequence[RunningModule], n_pictures: int) -> bool:
         """Tells whether guidance is on and the batch holds the same latents twice."""
         guided = getattr(self.pipeline, "do_classifier_free_guidance", True)
         if not guided or n_pictures % 2:

@@ -1,0 +1,242 @@
+"""What is running: modules with their arguments, and one call of fused attention."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnchain.errors import UnsupportedModelError
+
+SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
+PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+# torch.nn.attention.bias.CausalBias; importing the class takes seconds.
+CAUSAL_BIAS = "CausalBias"
+
+_SERIAL = count()
+
+
+@dataclass(frozen=True, eq=False)
+class RunningModule:
+    """One run of a module, with the arguments its forward was given.
+
+    Attributes:
+        name: Its name in the model.
+        module: The module.
+        args: Positional arguments.
+        kwargs: Arguments by keyword.
+        serial: Tells runs apart.
+    """
+
+    name: str
+    module: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    serial: int = field(default_factory=lambda: next(_SERIAL))
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Package and class of the module and its bases: `transformers.ViTModel`."""
+        return _families(type(self.module))
+
+    def argument(self, name: str) -> Any:
+        """Returns the named argument of forward, however it was given, else None."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        names = _parameters(type(self.module))
+        position = names.index(name) if name in names else len(self.args)
+        return self.args[position] if position < len(self.args) else None
+
+    def tensor(self, name: str) -> Tensor | None:
+        """Returns the named argument when it is a tensor, else None."""
+        value = self.argument(name)
+        return value if isinstance(value, Tensor) else None
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All numbers it was given, one after another."""
+        for value in (*self.args, *self.kwargs.values()):
+            yield from floating(value)
+
+    def gives_another_sequence(self) -> bool:
+        """Tells whether an argument is named as the keys' own sequence."""
+        return any(self.tensor(name) is not None for name in SECOND_SEQUENCE)
+
+    def heads(self) -> int | None:
+        """Number of heads, where the module tells."""
+        for name in ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads"):
+            number = getattr(self.module, name, None)
+            if isinstance(number, int):
+                return number
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """Arguments of a call of fused attention, not copied.
+
+    Attributes:
+        q: Queries `(pictures, heads, tokens, width)`.
+        k: Keys, with fewer heads where several queries share one.
+        mask: As torch takes it, with four axes.
+        scale: Factor of the scores.
+        causal: Query i sees keys 0..i only.
+    """
+
+    q: Tensor
+    k: Tensor
+    mask: Tensor | None
+    scale: float
+    causal: bool
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "AttentionCall":
+        """Reads the arguments of `scaled_dot_product_attention`.
+
+        Dropout is ignored: the chain is that of the undropped probabilities.
+
+        Raises:
+            UnsupportedModelError: The tensors are nested.
+        """
+        given = dict(zip(PARAMETERS, args, strict=False)) | dict(kwargs)
+        q, k = given["query"].detach(), given["key"].detach()
+        if q.is_nested or k.is_nested:
+            message = (
+                "attention over nested tensors cannot be captured; give the model a "
+                "padded batch with a mask"
+            )
+            raise UnsupportedModelError(message)
+        q, k = _aligned(q, k)
+        scale, mask = given.get("scale"), given.get("attn_mask")
+        causal = bool(given.get("is_causal", False))
+        if type(mask).__name__ == CAUSAL_BIAS:
+            mask = _as_boolean(mask, q.device)
+            causal = mask is None
+        return cls(
+            q=_four_axes(q),
+            k=_four_axes(k),
+            mask=None if mask is None else _mask_axes(mask.detach(), q),
+            scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
+            causal=causal,
+        )
+
+    @classmethod
+    def of_product(cls, args: tuple[Any, ...], heads: int) -> "AttentionCall":
+        """Reads the product of scaled queries and keys in multi-head attention.
+
+        Args:
+            args: Those of `bmm` (queries, transposed keys), or of `baddbmm`, which
+                has the additive mask before them.
+            heads: Number of heads; the first axis runs over pictures and heads.
+        """
+        *masks, q, transposed = (tensor.detach() for tensor in args)
+        split = (-1, heads)
+        mask = masks[0].expand(q.shape[0], -1, -1) if masks else None
+        return cls(
+            q=q.unflatten(0, split),
+            k=transposed.mT.unflatten(0, split),
+            mask=None if mask is None else mask.unflatten(0, split),
+            scale=1.0,
+            causal=False,
+        )
+
+    def unpacked(self) -> "AttentionCall":
+        """Returns the call of one query per head whose heads were given as queries.
+
+        `(B, H, 1, d)` with grouped keys may be computed as `(B, key heads, H / key
+        heads, d)`; a mask with one row for all heads is left as it is.
+        """
+        mask = self.mask
+        if mask is not None and max(mask.shape[1:3]) > 1:
+            mask = mask.expand(-1, *self.q.shape[1:3], -1).flatten(1, 2)[:, :, None]
+        return replace(self, q=self.q.flatten(1, 2)[:, :, None], mask=mask)
+
+    def with_heads(self, heads: int) -> "AttentionCall":
+        """Returns the call whose first axis runs over pictures and heads, split."""
+        q, k = (x.flatten(0, 1).unflatten(0, (-1, heads)) for x in (self.q, self.k))
+        mask = self.mask
+        if mask is not None and mask.shape[0] > 1:
+            mask = mask.flatten(0, 1).unflatten(0, (-1, heads))
+        return replace(self, q=q, k=k, mask=mask)
+
+    def part(self, pictures: slice) -> "AttentionCall":
+        """Returns the call as if made for some pictures of the batch."""
+        mask = self.mask
+        if mask is not None and mask.shape[0] > 1:
+            mask = mask[pictures]
+        return replace(self, q=self.q[pictures], k=self.k[pictures], mask=mask)
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Numbers of queries and keys."""
+        return self.q.shape[2], self.k.shape[2]
+
+
+def floating(value: Any) -> Iterator[Tensor]:
+    """The tensors of numbers in an argument, or in the tuple or list it is."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.ndim > 1:
+            yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from floating(part)
+
+
+@lru_cache(maxsize=256)
+def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Names of the parameters of a module's forward, without self."""
+    return tuple(inspect.signature(kind.forward).parameters)[1:]
+
+
+@lru_cache(maxsize=256)
+def _families(kind: type[nn.Module]) -> tuple[str, ...]:
+    """Package and name of a class and its bases."""
+    return tuple(
+        f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in kind.__mro__
+    )
+
+
+def _aligned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Broadcasts the batch axes of queries and keys, and one query head to many."""
+    n_axes = max(q.ndim, k.ndim)
+    q, k = (tensor[(None,) * (n_axes - tensor.ndim)] for tensor in (q, k))
+    heads = -3 if n_axes > 3 else -2
+    batch = torch.broadcast_shapes(q.shape[:heads], k.shape[:heads])
+    if n_axes > 3 and q.shape[-3] == 1:
+        q = q.expand(*q.shape[:-3], k.shape[-3], -1, -1)
+    q, k = (tensor.expand(*batch, *tensor.shape[heads:]) for tensor in (q, k))
+    return q, k
+
+
+def _as_boolean(bias: Any, device: torch.device) -> Tensor | None:
+    """The mask that a causal bias, a tensor without values, stands for.
+
+    None where it is what `is_causal` says.
+    """
+    n, m = bias.seq_len_q, bias.seq_len_kv
+    if bias.variant.name == "UPPER_LEFT" or n == m:
+        return None
+    return torch.ones(n, m, dtype=torch.bool, device=device).tril(m - n)
+
+
+def _four_axes(tensor: Tensor) -> Tensor:
+    if tensor.ndim == 2:
+        return tensor[None, None]
+    if tensor.ndim == 3:
+        return tensor[:, None]
+    return tensor.flatten(0, -4)
+
+
+def _mask_axes(mask: Tensor, q: Tensor) -> Tensor:
+    """Four axes, those along which the mask is merely expanded cut to length one."""
+    mask = mask[(None,) * (q.ndim - mask.ndim)]
+    if q.ndim > 4:
+        mask = mask.expand(*q.shape[:-3], *mask.shape[-3:])
+    mask = _four_axes(mask)
+    for axis in range(4):
+        if mask.stride(axis) == 0:
+            mask = mask.narrow(axis, 0, 1)
+    return mask
