@@ -43,8 +43,8 @@ NAMES = {
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        Regions entropy_reduced fast_nystrom massive_tokens refine_map
-        segment_nearest segment_regions
+        Regions entropy_reduced fast_nystrom massive_tokens normalised_cut
+        recursive_cut refine_map segment_nearest segment_regions token_cut
     """,
     "attnchain.plot": """
         plot_heads plot_labels plot_map plot_picture plot_spectrum segment_colors

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnchain.maps import component, enlarge, otsu_threshold, unit_range
+from attnchain.maps import component, enlarge, otsu_threshold, regions_at, unit_range
 
 
 def two_bumps(seed):
@@ -107,3 +107,14 @@ def test_of_nothing_nothing_is_left():
 def test_everything_is_one_region():
     whole = torch.ones(3, 5, dtype=torch.bool)
     assert component(whole, torch.ones(3, 5)).all()
+
+
+def test_the_regions_at_some_pixels_and_no_others():
+    rows = ["##..#", "#...#", "..#..", "#.#.#"]
+    mask = torch.tensor([[cell == "#" for cell in row] for row in rows])
+    found = regions_at(mask, [(0, 1), (3, 2), (1, 1)])
+    expected = ["##...", "#....", "..#..", "..#.."]
+    assert [["#" if x else "." for x in row] for row in found] == [
+        list(row) for row in expected
+    ]
+    assert not regions_at(mask, [(1, 1)]).any()

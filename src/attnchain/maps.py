@@ -1,5 +1,7 @@
 """From patch values to picture size: enlarging, thresholds, connected regions."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -84,6 +86,25 @@ def component(
     sums = ndimage.sum_labels(weight.cpu().numpy(), labels, range(1, count + 1))
     chosen = torch.from_numpy(labels) == 1 + int(sums.argmax())
     return chosen.to(mask.device)
+
+
+def regions_at(
+    mask: Bool[Tensor, "height width"], pixels: Sequence[tuple[int, int]]
+) -> Bool[Tensor, "height width"]:
+    """The connected regions of a mask that hold one of some pixels.
+
+    Args:
+        mask: Pixels in question.
+        pixels: (row, column) of each; those outside the mask count for nothing.
+
+    Returns:
+        4-connected regions.
+    """
+    from scipy import ndimage
+
+    labels = torch.from_numpy(ndimage.label(mask.cpu().numpy())[0])  # pyright: ignore
+    held = sorted({int(labels[pixel]) for pixel in pixels} - {0})
+    return torch.isin(labels, torch.tensor(held)).to(mask.device)
 
 
 def object_region(soft: Float[Tensor, "height width"]) -> Bool[Tensor, "height width"]:

@@ -1,18 +1,17 @@
-from functools import partial
-
 import pytest
 import torch
 from tests.vision import tiny
 
-from attnchain.evaluate.click_methods import click_methods, near, out_and_back
-from attnchain.evaluate.clicking import (
+from attnchain.evaluate import baselines
+from attnchain.evaluate.metrics import iou
+from attnchain.evaluate.protocols.clicking import (
     Clicked,
     by_nearness,
+    click_methods,
     click_through,
     clicks_needed,
     in_session,
 )
-from attnchain.evaluate.metrics import iou
 from attnchain.evaluate.subject import read_subject
 from attnchain.vision.segments import segment_point
 
@@ -71,9 +70,13 @@ def test_void_is_never_clicked():
     assert Clicked().with_next(torch.ones(9, 9).bool(), labels) is None
 
 
-def test_one_click_by_out_and_back_is_the_point_task(subject):
-    nearness = partial(out_and_back, layers=(0, 1), weights="lambda2")
-    found = by_nearness(subject, Clicked(positive=((19, 30),)), nearness=nearness)
+def test_one_click_by_out_and_back_is_the_point_task(subject, monkeypatch):
+    def walk(subject, patch, layers):
+        return subject.out_and_back(layers, "lambda2").matrix[patch]
+
+    monkeypatch.setitem(baselines.NEARNESS, "lambda2 walk", walk)
+    clicks = Clicked(positive=((19, 30),))
+    found = by_nearness(subject, clicks, layers=(0, 1), nearness="lambda2 walk")
     expected = segment_point(subject.part((0, 1)), (30, 19)).labels
     assert iou(found, expected) > 0.99
 
@@ -89,7 +92,7 @@ def test_a_session_is_that_of_the_tasks(subject):
 
 def test_competing_clicks_divide_the_picture_by_distance(subject):
     clicks = Clicked(positive=((20, 4),), negative=((20, 60),))
-    found = by_nearness(subject, clicks, nearness=near)
+    found = by_nearness(subject, clicks, layers=(0, 1), nearness="picture")
     assert found[:, :8].any()
     assert not found[:, 40:].any()
     assert found[20, 4]

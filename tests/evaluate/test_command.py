@@ -71,8 +71,38 @@ def test_nothing_but_broken_pictures(call, tmp_path):
     folders.objects(tmp_path / "data", count=1)
     (tmp_path / "data/masks/a.png").write_bytes(b"")
     result = call("grabcut", tmp_path / "data", "--methods", "default")
+    assert result.exit_code == 1
+    assert "1 pictures could not be scored." in result.stdout
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("attnchain: none of the 1 pictures could be scored: Image")
+
+
+def test_what_is_left_out_is_told(call, tmp_path):
+    folders.objects(tmp_path / "data")
+    (tmp_path / "data/images/e.heic").write_bytes(b"")
+    result = call("grabcut", tmp_path / "data", "--methods", "default")
     assert result.exit_code == 0
-    assert "1 pictures could not be scored." in result.output
+    assert "e.heic" in result.stdout
+
+
+def test_a_mask_without_an_object_does_not_end_a_run_by_clicks(call, tmp_path):
+    folders.pairs(tmp_path / "data", "images", "masks")
+    folders.save(tmp_path / "data/masks/b.png", folders.block(0, 0))
+    arguments = ("--protocol", "clicks", "--methods", "default", "--json")
+    result = call("berkeley", tmp_path / "data", *arguments)
+    payload = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert payload["pictures"]["scored"] == 3
+    assert "no object to click" in payload["broken"]["b"]
+
+
+def test_masks_in_colour_are_not_taken_for_classes(call, tmp_path):
+    colours = folders.block()[..., None] * folders.np.array([1, 0, 0], "uint8")
+    folders.pairs(tmp_path / "data", "images", "masks", values=colours, count=1)
+    for protocol in ("regions", "masking"):
+        result = call("voc99", tmp_path / "data", "--protocol", protocol)
+        assert result.exit_code == 1
+        assert "the colours are (0, 0, 0), (255, 0, 0)" in result.stderr
 
 
 def test_masking_without_two_pictures_of_a_class_says_so(call, tmp_path):

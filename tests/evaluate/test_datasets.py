@@ -5,7 +5,7 @@ from tests.evaluate import folders
 
 from attnchain.errors import DataSetError, ImageError
 from attnchain.evaluate import LAYOUTS, open_data_set
-from attnchain.evaluate.datasets.classes import COARSE
+from attnchain.evaluate.catalogue import COARSE
 
 OBJECT = torch.from_numpy(folders.block() > 0).long()[None]
 
@@ -62,20 +62,6 @@ def test_classes_keep_their_numbers_and_void_is_left_out(tmp_path):
 def test_unlabelled_pixels_of_coco128_are_left_out(tmp_path):
     folders.pairs(tmp_path, "images", "masks", values=folders.block(5, 0))
     assert open_data_set("coco128", tmp_path).truth("b").unique().tolist() == [-1, 5]
-
-
-def test_the_palette_of_a_label_picture_is_not_applied(tmp_path):
-    from PIL import Image
-
-    image = Image.fromarray(folders.class_labels())
-    image.putpalette([v for i in range(256) for v in (255 - i, 7, 7)])
-    folders.pairs(tmp_path, "images", "masks", values=image)
-    assert open_data_set("voc99", tmp_path).truth("a").unique().tolist() == [
-        -1,
-        0,
-        3,
-        7,
-    ]
 
 
 def test_voc2012_takes_the_pictures_of_its_list(tmp_path):
@@ -173,6 +159,60 @@ def test_a_picture_without_labels_is_named(tmp_path):
     (tmp_path / "masks/c.png").unlink()
     with pytest.raises(DataSetError, match=r"1 pictures without labels.*'c'.*c\.png"):
         open_data_set("grabcut", tmp_path)
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path):
+    folders.objects(tmp_path)
+    folders.save(tmp_path / "images/b.jpg", folders.picture(9))
+    with pytest.raises(DataSetError, match=r"b\.jpg and .*b\.png are two files"):
+        open_data_set("grabcut", tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".webp", ".tif", ".bmp", ".JPG"])
+def test_pictures_of_every_format_are_taken(tmp_path, ending):
+    folders.pairs(tmp_path, "images", "masks", endings=(ending, ".png"))
+    data_set = open_data_set("grabcut", tmp_path)
+    assert data_set.names == ("a", "b", "c", "d")
+    assert data_set.picture("a").size == folders.SIZE
+    assert not data_set.notes
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    folders.objects(tmp_path)
+    (tmp_path / "images/e.heic").write_bytes(b"")
+    folders.save(tmp_path / "masks/f.png", folders.trimap())
+    folders.save(tmp_path / "masks/g.png", folders.trimap())
+    notes = open_data_set("grabcut", tmp_path).notes
+    assert len(notes) == 2
+    assert notes[0].startswith("1 files in ")
+    assert notes[0].endswith("the first one 'e.heic'")
+    assert notes[1].startswith("2 files in ")
+    assert notes[1].endswith("without a picture are left out, the first one 'f'")
+
+
+def test_hidden_files_and_folders_are_left_alone(tmp_path):
+    folders.objects(tmp_path)
+    for place in (".thumbs/a.png", "__MACOSX/a.png", "._a.png"):
+        folders.save(tmp_path / "images" / place, folders.picture())
+        folders.save(tmp_path / "masks" / place, folders.trimap())
+    data_set = open_data_set("grabcut", tmp_path)
+    assert data_set.names == ("a", "b", "c", "d")
+    assert not data_set.notes
+
+
+def test_labels_void_in_every_pixel_are_refused(tmp_path):
+    folders.pairs(tmp_path, "images", "masks", values=folders.block(255, 255))
+    with pytest.raises(DataSetError, match="'a' are void in every pixel"):
+        open_data_set("voc99", tmp_path).truth("a")
+
+
+def test_a_digest_depends_on_picture_and_labels(tmp_path):
+    folders.objects(tmp_path)
+    data_set = open_data_set("grabcut", tmp_path)
+    first = data_set.digest("a")
+    assert first == data_set.digest("a") != data_set.digest("b")
+    (tmp_path / "images/a.png").unlink()
+    assert data_set.digest("a") is None
 
 
 def test_an_unknown_layout_lists_the_known_ones():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,20 +8,18 @@ from tests.vision import tiny
 
 from attnchain.errors import DataSetError
 from attnchain.evaluate import PROTOCOLS, open_data_set, run
-from attnchain.evaluate.choosing import best_settings, interval
-from attnchain.evaluate.masking_protocol import (
+from attnchain.evaluate.method import Method
+from attnchain.evaluate.protocols.foreground import ablation, below_last, map_scores
+from attnchain.evaluate.protocols.regions import class_counts
+from attnchain.evaluate.protocols.token_masking import (
     SHARES,
     area,
     masked_pixels,
     nearest_class_mean,
     right_answers,
 )
-from attnchain.evaluate.method import Method
-from attnchain.evaluate.object_protocol import object_scores
-from attnchain.evaluate.object_tables import ablation, below_last
-from attnchain.evaluate.region_protocol import class_counts
+from attnchain.evaluate.report import Column, Results, Table, each, interval
 from attnchain.evaluate.subject import read_subject
-from attnchain.evaluate.table import Table
 from attnchain.vision.segments import segment_foreground
 
 LAYOUT = {
@@ -33,6 +32,9 @@ SOME = {
     "clicks": ["default", "session, corrected", "control: distance in the picture"],
     "regions": ["default", "k-means on features", "control: nine tiles"],
 }
+
+
+LAYERS = ((1,), (0, 1), (0,))
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +57,14 @@ def done(request, model, tmp_path_factory):
 def test_every_picture_is_scored_by_every_method(done):
     protocol, result = done
     assert not result.broken
-    assert len(result.records) in (2, 4)
-    for record in result.records:
+    assert len(result.results.records) in (2, 4)
+    for record in result.results.records:
         assert {method.name for method in protocol.methods} <= set(record["scores"])
 
 
 def test_tables_name_their_protocol_and_hold_a_row_for_each_method(done):
     protocol, result = done
-    tables = protocol.tables(result.records, result.marked)
+    tables = protocol.tables(result.results)
     assert tables
     families = {method.family for method in protocol.methods}
     assert len(tables[0].rows) == len(families)
@@ -84,7 +86,7 @@ _MIOU = {"mIoU, class mean", "mIoU, pooled Acc/(2-Acc)", "Acc"}
 
 def test_figures_are_drawn(done, tmp_path):
     protocol, result = done
-    figures = protocol.figures(result.records, result.marked)
+    figures = protocol.figures(result.results)
     assert figures
     for ending, figure in figures.items():
         figure.savefig(tmp_path / f"figure{ending}.png", dpi=40)
@@ -92,8 +94,17 @@ def test_figures_are_drawn(done, tmp_path):
 
 def test_one_half_is_enough_for_tables(done):
     protocol, result = done
-    for names in (set(), {record["picture"] for record in result.records}):
-        assert protocol.tables(result.records, names)
+    records = result.results.records
+    for names in (set(), {record["picture"] for record in records}):
+        half = Results(records, names)
+        tables = protocol.tables(half)
+        assert tables
+        empty = "choosing half" if half.reporting else "reporting half"
+        for table in tables:
+            for number, column in enumerate(table.columns):
+                if empty in column:
+                    assert {row[number] for row in table.rows} == {None}
+        assert protocol.figures(half)
 
 
 def test_an_unknown_method_lists_the_known_ones(model):
@@ -118,10 +129,10 @@ def test_a_method_that_fails_is_scored_as_finding_nothing(model):
     subject = read_subject(tiny.picture(), model, size=64)
     truth = torch.ones(1, 40, 64, dtype=torch.long)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise ValueError("no solution\nand more")
 
-    method = Method("m", "m", (0,), fail)
+    method = Method("m", (0,), fail)
     found = PROTOCOLS["foreground"](model).scored(method, subject, truth)
     assert found["failed"] == "ValueError: no solution"
     assert found["one_region_iou"] == 0
@@ -135,7 +146,7 @@ def test_a_perfect_map_scores_one_under_every_protocol(model):
     subject = read_subject(picture, model, size=64)
     truth = torch.zeros(40, 64, dtype=torch.long)
     truth[8:24, 16:40] = 1
-    found = object_scores(truth.float(), subject, truth)
+    found = map_scores(truth.float(), subject, truth)
     assert found["one_region_iou"] == found["all_regions_iou"] == 1
     assert found["ap"] == pytest.approx(1)
     assert max(found["f"]) == 1
@@ -147,17 +158,56 @@ def test_methods_without_the_last_layer_and_the_ablation(model):
     below = below_last(methods)
     assert {method.layers for method in below} == {(0,)}
     scores = {m.name: {"one_region_iou": len(m.name) / 100} for m in methods}
-    found = ablation(methods, [{"picture": "a", "scores": scores}])
-    assert found["multi-bounce, uniform heads", "0-1"].keys() == set(range(1, 11))
-    assert not any("gated" in family for family, _ in found)
+    results = Results([{"picture": "a", "scores": scores}], {"a"})
+    found = ablation(methods, results)
+    assert found.keys() == {(w, x) for w in ("lambda2", "uniform") for x in LAYERS}
+    assert found["uniform", (0, 1)].keys() == set(range(1, 11))
+    # reworded, they are the same numbers
+    names = {m.name: f"{i}" for i, m in enumerate(methods)}
+    reworded = [replace(m, family=names[m.name], setting="") for m in methods]
+    scores = {names[name]: value for name, value in scores.items()}
+    again = Results([{"picture": "a", "scores": scores}], {"a"})
+    assert ablation(reworded, again) == found
+    assert below_last(reworded) == [m for m in reworded if m.layers == (0,)]
 
 
-def test_settings_are_chosen_in_each_family():
-    methods = [Method(n, n[0], (0,), print) for n in ("a1", "a2", "b1")]
-    values = {"a1": 0.2, "a2": 0.7, "b1": 0.5}
-    records = [{"picture": "p", "scores": {n: {"x": v} for n, v in values.items()}}]
-    best = best_settings(methods, records, lambda scores: scores[0]["x"])
-    assert [method.name for method in best] == ["a2", "b1"]
+def test_settings_are_chosen_in_each_family_on_the_choosing_half():
+    methods = [Method(n[0], (0,), print, setting=n[1]) for n in ("a1", "a2", "b1")]
+    values = {"a1": (0.2, 0.9), "a2": (0.7, 0.1), "b1": (0.5, 0.4)}
+    names = [method.name for method in methods]
+    records = [
+        {
+            "picture": picture,
+            "scores": {
+                n: {"x": v[i]} for n, v in zip(names, values.values(), strict=True)
+            },
+        }
+        for i, picture in enumerate("pq")
+    ]
+    results = Results(records, {"p"})
+    best = results.best(methods, lambda scores: scores[0]["x"])
+    assert [method.name for method in best] == ["a, 2", "b, 1"]
+    columns = [
+        Column("x", "choosing half", lambda scores: scores[0]["x"]),
+        Column("x", "reporting half", each("x"), interval=True),
+        Column("x", "all", lambda scores: sum(score["x"] for score in scores)),
+    ]
+    table = results.table("T", "P", best, columns)
+    assert table.columns[1:] == ("x, choosing half", "x, reporting half [95 %]", "x")
+    assert table.rows == (
+        ("a, 2", 0.7, "0.100 [0.100, 0.100]", 0.7 + 0.1),
+        ("b, 1", 0.5, "0.400 [0.400, 0.400]", 0.5 + 0.4),
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 12])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_two_methods_share_a_name(name, depth):
+    methods = PROTOCOLS[name].all_methods(None, depth)
+    assert len({method.name for method in methods}) == len(methods)
+    for method in methods:
+        assert all(0 <= layer < depth for layer in method.layers)
+        json.dumps(dict(method.settings))
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors():

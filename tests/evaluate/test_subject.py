@@ -1,10 +1,11 @@
 import pytest
 import torch
+from tests.methods.test_cuts import blocks
 from tests.vision import tiny
 from torch import nn
 
 from attnchain.errors import UnsupportedModelError
-from attnchain.evaluate import objects
+from attnchain.evaluate import baselines
 from attnchain.evaluate.subject import read_subject, watched_layers
 from attnchain.markov import mix
 from attnchain.operators import forward_backward
@@ -45,7 +46,7 @@ def test_the_chain_is_the_mixture_of_the_library(subject, layers, weights):
 
 def test_the_default_is_the_task_itself(subject):
     expected = segment_foreground(subject.part((-2, -1)))
-    assert torch.equal(objects.default(subject), expected.maps[0])
+    assert torch.equal(baselines.default_map(subject, layers=(0, 1)), expected.maps[0])
 
 
 def test_a_part_holds_the_layers_asked_for(subject):
@@ -75,7 +76,7 @@ def test_a_model_without_layers_is_refused():
         watched_layers(nn.Linear(2, 2)).__enter__()
 
 
-GATE = {"layers": (0, 1), "weights": "lambda2", "features": 0}
+GATE = {"layers": (0, 1), "features": 0}
 
 
 def gated_matrix(subject):
@@ -91,15 +92,15 @@ def test_gated_bounces_walk_between_like_features(subject):
     seen = subject.class_row(1).double()
     for _ in range(3):
         seen = gated_matrix(subject) @ seen
-    found = objects.gated_bounces(subject, bounces=3, **GATE)
+    found = baselines.gated_bounces(subject, bounces=3, **GATE)
     torch.testing.assert_close(found.double(), seen, atol=1e-6, rtol=1e-4)
 
 
 def test_eigenvectors_rise_with_what_the_class_token_sees(subject):
     """Each stays what it is under the chain, times the second eigenvalue."""
     plain = subject.chain((0, 1), "lambda2").matrix.double()
-    slow = objects.second_eigenvector(subject, layers=(0, 1), weights="lambda2")
-    gated = objects.gated_eigenvector(subject, **GATE)
+    slow = baselines.second_eigenvector(subject, layers=(0, 1), weights="lambda2")
+    gated = baselines.gated_eigenvector(subject, **GATE)
     for matrix, found in ((plain, slow), (gated_matrix(subject), gated)):
         values = torch.linalg.eigvals(matrix)
         second = values[values.abs().argsort(descending=True)[1]]
@@ -121,11 +122,19 @@ def test_rollout_is_the_product_of_lazy_layers_with_a_class_token(subject):
         whole[0, 1:] = subject.class_row(layer)
         whole[1:, 1:] = subject.chain((layer,)).matrix
         walker = walker @ (whole + torch.eye(n + 1)) / 2
-    torch.testing.assert_close(objects.rollout(subject), walker[1:])
+    torch.testing.assert_close(baselines.rollout(subject, layers=(0, 1)), walker[1:])
 
 
 def test_parts_are_chosen_by_what_the_class_token_sees(subject):
     seen = subject.class_row(-1)
     labels = (seen > seen.median()).long()
-    found = objects.seen_parts(subject, objects.one_hot(labels), -1)
+    found = baselines.seen_parts(subject, labels, -1)
     assert torch.equal(found, labels.float())
+
+
+def test_k_means_finds_the_blocks_and_repeats():
+    features = blocks([20, 14, 9])
+    found = baselines.k_means(features, 3)
+    assert [len(part.unique()) for part in found.split([20, 14, 9])] == [1, 1, 1]
+    assert len(found.unique()) == 3
+    assert torch.equal(found, baselines.k_means(features, 3))

@@ -1,7 +1,8 @@
 """`attnchain evaluate`: methods and baselines on a data set, one table each."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress
@@ -12,57 +13,65 @@ from attnchain.cli.output import Clock, Outputs, load_model, report, save_figure
 if TYPE_CHECKING:
     from attnchain.evaluate import DataSet, Protocol, Run, Table
 
+LayoutName = Annotated[
+    str,
+    typer.Argument(
+        metavar="LAYOUT",
+        help="How the data lie: grabcut, davis16val, voc99, ecssd, ...; an unknown "
+        "name lists all.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA", help="The folder (or file) of the data.", show_default=False
+    ),
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(
+        help="foreground, clicks, regions or masking; by default the first that fits "
+        "the labels.",
+        show_default=False,
+    ),
+]
+Families = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A;B",
+        help="Methods to run, separated by semicolons; all by default, and an unknown "
+        "name lists them.",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(help="Score only this many pictures.", min=1, show_default=False),
+]
+LongerSide = Annotated[
+    int | None,
+    typer.Option(
+        help="Longer side the model sees, in pixels; by default the protocol's.",
+        min=1,
+        show_default=False,
+    ),
+]
+ResultFolder = Annotated[
+    Path,
+    typer.Option(help="Folder to write to; a run that was killed is continued."),
+]
+
 
 def evaluate(  # noqa: PLR0913, PLR0917  (one parameter for each option)
-    layout: Annotated[
-        str,
-        typer.Argument(
-            metavar="LAYOUT",
-            help="How the data lie: grabcut, davis16val, voc99, ecssd, ...; an "
-            "unknown name lists all.",
-            show_default=False,
-        ),
-    ],
-    root: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA", help="The folder (or file) of the data.", show_default=False
-        ),
-    ],
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="foreground, clicks, regions or masking; by default the first that "
-            "fits the labels.",
-            show_default=False,
-        ),
-    ] = None,
+    layout: LayoutName,
+    root: Data,
+    protocol: ProtocolName = None,
     model: Model = "dinov2-small-saliency",
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A;B",
-            help="Methods to run, separated by semicolons; all by default, and an "
-            "unknown name lists them.",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="Score only this many pictures.", min=1, show_default=False),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            help="Longer side the model sees, in pixels; by default the protocol's.",
-            min=1,
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path,
-        typer.Option(help="Folder to write to; a run that was killed is continued."),
-    ] = Path("out"),
+    methods: Families = None,
+    limit: Limit = None,
+    size: LongerSide = None,
+    out: ResultFolder = Path("out"),
     json_: Json = False,
 ) -> None:
     """Compare methods on a data set of pictures with hand-made labels."""
@@ -75,31 +84,15 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     families = [name.strip() for name in methods.split(";")] if methods else None
     chosen = kind(loaded, size=size, families=families)
     clock.lap("load")
-    stem = f"{layout}-{chosen.name}"
-    done = _run(data_set, chosen, out / f"{stem}.jsonl", limit=limit, quiet=json_)
+    file = out / f"{layout}-{chosen.name}.jsonl"
+    done = _run(data_set, chosen, file, limit=limit, quiet=json_)
     clock.lap("score")
-    with Outputs(out, stem) as outputs:
-        tables, figures = [], {}
-        if done.records:
-            tables = chosen.tables(done.records, done.marked)
-            figures = chosen.figures(done.records, done.marked)
-        text = _markdown(layout, loaded.note, tables, done, chosen)
-        outputs.path(".md").write_text(text, encoding="utf-8")
-        for ending, figure in figures.items():
-            save_figure(figure, outputs.path(f"{ending}.png"))
-        payload = {
-            "data_set": layout,
-            "protocol": chosen.name,
-            "model": loaded.name,
-            "model_note": loaded.note,
-            "size": chosen.pixels,
-            "pictures": {"scored": len(done.records), "in_data_set": done.total},
-            "broken": done.broken,
-            "tables": [_payload(table) for table in tables],
-            "seconds": clock.laps,
-        }
-        payload = outputs.describe(payload)
-    report(payload, [text, *payload["files"]], as_json=json_)
+    _deliver(layout, chosen, done, file, seconds=clock.laps, as_json=json_)
+    if not done.results.records:
+        first = next(iter(done.broken.values()))
+        message = f"none of the {len(done.broken)} pictures could be scored: {first}"
+        typer.echo(f"attnchain: {message}", err=True)
+        raise typer.Exit(1)
 
 
 def _protocol(name: str | None, data_set: "DataSet") -> "type[Protocol]":
@@ -137,28 +130,53 @@ def _run(
         return run(data_set, protocol, file, limit=limit, progress=progress)
 
 
+def _deliver(
+    layout: str,
+    protocol: "Protocol",
+    done: "Run",
+    file: Path,
+    *,
+    seconds: dict[str, float],
+    as_json: bool,
+) -> None:
+    """Writes tables, figures and a description, and prints them."""
+    scored = bool(done.results.records)
+    tables = protocol.tables(done.results) if scored else []
+    figures = protocol.figures(done.results) if scored else {}
+    text = _markdown(layout, tables, done, protocol)
+    payload = {
+        "data_set": layout,
+        "protocol": protocol.name,
+        "model": protocol.model.name,
+        "model_note": protocol.model.note,
+        "size": protocol.pixels,
+        "pictures": {"scored": len(done.results.records), "in_data_set": done.total},
+        "broken": done.broken,
+        "notes": done.notes,
+        "tables": [asdict(table) for table in tables],
+        "seconds": seconds,
+    }
+    with Outputs(file.parent, file.stem) as outputs:
+        outputs.path(".md").write_text(text, encoding="utf-8")
+        for ending, figure in figures.items():
+            save_figure(figure, outputs.path(f"{ending}.png"))
+        payload = outputs.describe(payload)
+    report(payload, [text, *payload["files"]], as_json=as_json)
+
+
 def _markdown(
-    layout: str, note: str, tables: "list[Table]", done: "Run", protocol: "Protocol"
+    layout: str, tables: "list[Table]", done: "Run", protocol: "Protocol"
 ) -> str:
     """All tables under one heading that says what was run."""
+    model, count = protocol.model, len(done.results.records)
     head = [
-        f"## {layout}, {len(done.records)} of {done.total} pictures",
+        f"## {layout}, {count} of {done.total} pictures",
         "",
-        f"Model: {protocol.model.name}, longer side {protocol.pixels} px. {note}",
+        f"Model: {model.name}, longer side {protocol.pixels} px. {model.note}",
         "",
     ]
     parts = [part for table in tables for part in (table.markdown(), "")]
     tail = [f"{len(done.broken)} pictures could not be scored."]
     tail += [f"* {name}: {reason}" for name, reason in done.broken.items()]
+    tail += [f"{note}." for note in done.notes]
     return "\n".join([*head, *parts, *tail]) + "\n"
-
-
-def _payload(table: "Table") -> dict[str, Any]:
-    """A table as data."""
-    return {
-        "title": table.title,
-        "protocol": table.protocol,
-        "columns": table.columns,
-        "rows": table.rows,
-        "notes": table.notes,
-    }

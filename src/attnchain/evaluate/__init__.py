@@ -6,19 +6,12 @@ run: scores the pictures one by one and survives being killed.
 Table, Run: what comes out.
 """
 
-from attnchain.evaluate.click_protocol import ClickProtocol
-from attnchain.evaluate.datasets import LAYOUTS, DataSet, open_data_set
-from attnchain.evaluate.masking_protocol import MaskingProtocol
-from attnchain.evaluate.object_protocol import ObjectProtocol
+from attnchain.evaluate.catalogue import LAYOUTS, open_data_set
+from attnchain.evaluate.datasets import DataSet
 from attnchain.evaluate.protocol import Protocol
-from attnchain.evaluate.region_protocol import RegionProtocol
+from attnchain.evaluate.protocols import PROTOCOLS
+from attnchain.evaluate.report import Table
 from attnchain.evaluate.running import Run, run
-from attnchain.evaluate.table import Table
-
-PROTOCOLS: dict[str, type[Protocol]] = {
-    protocol.name: protocol
-    for protocol in (ObjectProtocol, ClickProtocol, RegionProtocol, MaskingProtocol)
-}
 
 __all__ = [
     "LAYOUTS",

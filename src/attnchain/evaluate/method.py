@@ -1,7 +1,7 @@
-"""A method of an evaluation with all its settings."""
+"""A method of an evaluation: a function with all its settings, as a value."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from attnchain.evaluate.subject import Layers
@@ -11,17 +11,38 @@ from attnchain.evaluate.subject import Layers
 class Method:
     """A method with all its settings.
 
+    Words are for people only: nothing is read out of `family` or `setting`.
+
     Attributes:
-        name: Its own name, settings included.
         family: The method without its settings; a setting is chosen in each family.
         layers: The layers it reads, counted from 0.
-        run: Computes its result; what it takes depends on the protocol.
+        function: Computes its result from the subject, what else the protocol gives,
+            and the keyword arguments `layers` and `settings`.
+        settings: Keyword arguments of the function.
+        setting: In words, what tells it from others of its family.
+        own: Whether it is what the library's own command computes.
     """
 
-    name: str
     family: str
     layers: Layers
-    run: Callable[..., Any]
+    function: Callable[..., Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    setting: str = ""
+    own: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its own name, under which its scores are kept."""
+        return f"{self.family}, {self.setting}" if self.setting else self.family
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return f"**{self.name}** ({named(self.layers)})" if self.own else self.name
+
+    def run(self, *given: Any) -> Any:
+        """What it finds."""
+        return self.function(*given, layers=self.layers, **self.settings)
 
 
 def named(layers: Layers) -> str:
@@ -29,13 +50,12 @@ def named(layers: Layers) -> str:
     return str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
 
 
-def late_sets(depth: int, *, last: bool) -> list[Layers]:
-    """The late one, two and three layers, up to the last or to the one before it.
+def late(depth: int, count: int, *, skip: int = 0) -> Layers:
+    """So many layers at the end of a model, some after them left out.
 
-    Args:
-        depth: Number of layers of the model.
-        last: Whether the last layer belongs to them.
+    Example:
+        >>> late(12, 2), late(12, 4, skip=2), late(1, 3, skip=1)
+        ((10, 11), (6, 7, 8, 9), (0,))
     """
-    top = depth if last else depth - 1
-    sets = [tuple(range(max(top - k, 0), top)) for k in (1, 2, 3)]
-    return [layers for layers in dict.fromkeys(sets) if layers]
+    end = max(depth - skip, 1)
+    return tuple(range(max(end - count, 0), end))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attnchain.evaluate.datasets import VOID
+from attnchain.evaluate.labels import VOID
 from attnchain.optional import require
 
 BETA2: Final = 0.3

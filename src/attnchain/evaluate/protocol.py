@@ -4,15 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from jaxtyping import Int
-from torch import Tensor
-
 from attnchain.errors import DataSetError
-from attnchain.evaluate.datasets import Kind
-from attnchain.evaluate.lines import Record
+from attnchain.evaluate.datasets import Kind, Truth
 from attnchain.evaluate.method import Method
+from attnchain.evaluate.report import Record, Results, Table
 from attnchain.evaluate.subject import Subject, layer_stack, read_subject
-from attnchain.evaluate.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,28 +61,23 @@ class Protocol(ABC):
         """All methods for a model with that many layers."""
 
     @abstractmethod
-    def tables(self, records: list[Record], marked: set[str]) -> list[Table]:
-        """The results.
+    def tables(self, results: Results) -> list[Table]:
+        """The results as tables."""
 
-        Args:
-            records: One for each picture.
-            marked: Names of the pictures of the half on which settings are chosen.
-        """
-
-    def figures(self, records: list[Record], marked: set[str]) -> "dict[str, Figure]":
+    @abstractmethod
+    def figures(self, results: Results) -> "dict[str, Figure]":
         """The results as figures, by file name ending."""
-        return {}
 
-    def scores(
-        self, picture: "Image", truth: Int[Tensor, "people height width"]
-    ) -> dict[str, Any]:
-        """Scores of all methods on one picture, by name."""
+    def scores(self, picture: "Image", truth: Truth) -> dict[str, Any]:
+        """Scores of all methods on one picture, by name.
+
+        Raises:
+            DataSetError: The labels give this protocol nothing to score.
+        """
         subject = read_subject(picture, self.model, size=self.pixels)
         return {m.name: self.scored(m, subject, truth) for m in self.methods}
 
-    def scored(
-        self, method: Method, subject: Subject, truth: Int[Tensor, "people h w"]
-    ) -> Record:
+    def scored(self, method: Method, subject: Subject, truth: Truth) -> Record:
         """Scores of one method."""
         raise NotImplementedError
 
@@ -97,7 +88,9 @@ class Protocol(ABC):
             "protocol": self.name,
             "model": self.model.name,
             "size": self.pixels,
-            "methods": [method.name for method in self.methods],
+            "methods": {
+                m.name: {"layers": m.layers, **m.settings} for m in self.methods
+            },
         }
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnchain.errors import UnsupportedModelError
-from attnchain.methods.cuts import similarity
+from attnchain.methods.ncut import similarity
 from attnchain.operators import DenseTransition, forward_backward, stored
 from attnchain.vision import PictureAttention, read_attention
 
@@ -134,20 +134,18 @@ def read_subject(picture: "Image", model: "LoadedModel", *, size: int) -> Subjec
 
 @contextmanager
 def watched_layers(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the state after each layer while the model runs in the block."""
-    stacks = [
-        m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)
-    ]
-    if not stacks:
-        message = f"{type(model).__name__} has no stack of layers to read features from"
-        raise UnsupportedModelError(message)
-    states: list[Tensor] = []
+    """Collects the state after each layer while the model runs in the block.
+
+    Raises:
+        UnsupportedModelError: The model's layers are not to be found.
+    """
+    layers, states = layer_stack(model), []
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         state = output[0] if isinstance(output, tuple) else output
         states.append(state.detach().float())
 
-    hooks = [layer.register_forward_hook(keep) for layer in layer_stack(model)]
+    hooks = [layer.register_forward_hook(keep) for layer in layers]
     try:
         yield states
     finally:

@@ -1,24 +1,33 @@
 """Methods of other papers, one file for each, read as operations on chains.
 
 * `diffseg` (arXiv 2308.12469): `segment_regions` merges attention maps that are alike.
+* `diffcut` (arXiv 2406.02842): `recursive_cut`, normalised cuts while they are cheap.
 * `fast_nystrom` (arXiv 2507.16018): low-rank attention; massive tokens.
 * `iseg` (arXiv 2409.03209): `refine_map`, bounces in thinned attention.
 * `m2n2` (arXiv 2411.10411): `segment_nearest`, clicks compete by their Markov maps.
+* `ncut` (Shi and Malik, 2000): `normalised_cut`, a graph halved by an eigenvector.
+* `tokencut` (arXiv 2202.11539): `token_cut`, one object by a normalised cut.
 
 `gated` is an experiment of ours. `attnchain.vision` does none of this by default.
 """
 
+from attnchain.methods.diffcut import recursive_cut
 from attnchain.methods.diffseg import Regions, segment_regions
 from attnchain.methods.fast_nystrom import fast_nystrom, massive_tokens
 from attnchain.methods.iseg import entropy_reduced, refine_map
 from attnchain.methods.m2n2 import segment_nearest
+from attnchain.methods.ncut import normalised_cut
+from attnchain.methods.tokencut import token_cut
 
 __all__ = [
     "Regions",
     "entropy_reduced",
     "fast_nystrom",
     "massive_tokens",
+    "normalised_cut",
+    "recursive_cut",
     "refine_map",
     "segment_nearest",
     "segment_regions",
+    "token_cut",
 ]

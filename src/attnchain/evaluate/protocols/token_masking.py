@@ -7,14 +7,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attnchain.evaluate.charts import curves
-from attnchain.evaluate.choosing import interval
-from attnchain.evaluate.lines import Record
-from attnchain.evaluate.method import Method
+from attnchain.errors import DataSetError
+from attnchain.evaluate import baselines
+from attnchain.evaluate.datasets import Truth
+from attnchain.evaluate.method import Method, late
 from attnchain.evaluate.protocol import Protocol
-from attnchain.evaluate.subject import Subject, read_subject, watched_layers
-from attnchain.evaluate.table import Table
-from attnchain.ranking import token_rank
+from attnchain.evaluate.report import (
+    Record,
+    Results,
+    Table,
+    curves,
+    mean_and_interval,
+)
+from attnchain.evaluate.subject import Layers, Subject, read_subject, watched_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,21 +48,20 @@ class MaskingProtocol(Protocol):
     size = 280
 
     def all_methods(self, depth: int) -> list[Method]:
-        layers = (depth - 2, depth - 1)
+        layers = late(depth, 2)
         return [
-            Method(family, family, layers, run) for family, run in _RANKINGS.items()
+            Method("TokenRank, incoming", layers, baselines.ranked),
+            Method("column sum", layers, baselines.column_sum),
+            Method("class-token attention", layers, baselines.class_attention),
+            Method("random", layers, at_random),
         ]
 
-    def scores(
-        self, picture: "Image", truth: Int[Tensor, "people height width"]
-    ) -> dict[str, Any]:
+    def scores(self, picture: "Image", truth: Truth) -> dict[str, Any]:
         """Class tokens under all maskings, and the class of the picture."""
+        label = picture_class(truth)
         subject = read_subject(picture, self.model, size=self.pixels)
         pixels = self.model.pixels(picture, size=self.pixels)
-        found: dict[str, Any] = {
-            "label": int(truth[truth > 0].mode().values),
-            "whole": self._tokens(pixels)[0],
-        }
+        found: dict[str, Any] = {"label": label, "whole": self._tokens(pixels)[0]}
         for method in self.methods:
             order = method.run(subject).argsort(descending=True, stable=True)
             for direction, ranks in zip(ORDERS, (order, order.flip(0)), strict=True):
@@ -73,11 +77,11 @@ class MaskingProtocol(Protocol):
         tokens = state[:, 0] if self.model.prefix else state.mean(1)
         return [[round(float(x), 4) for x in token] for token in tokens]
 
-    def tables(self, records: list[Record], marked: set[str]) -> list[Table]:
-        return [masking_table([m.name for m in self.methods], records)]
+    def tables(self, results: Results) -> list[Table]:
+        return [masking_table([m.name for m in self.methods], results.records)]
 
-    def figures(self, records: list[Record], marked: set[str]) -> "dict[str, Figure]":
-        hits = right_answers([m.name for m in self.methods], records)
+    def figures(self, results: Results) -> "dict[str, Figure]":
+        hits = right_answers([m.name for m in self.methods], results.records)
         if not hits:
             return {}
         lines = {
@@ -90,30 +94,22 @@ class MaskingProtocol(Protocol):
         return {"": curves(lines, "patches masked, %", "accuracy", paired=True)}
 
 
-def _rank(subject: Subject) -> Float[Tensor, " n"]:
-    chain = subject.chain((-2, -1), "lambda2")
-    return token_rank(chain).distribution.float()
-
-
-def _column_sum(subject: Subject) -> Float[Tensor, " n"]:
-    return subject.chain((-2, -1)).matrix.sum(0)
-
-
-def _class_attention(subject: Subject) -> Float[Tensor, " n"]:
-    return subject.class_row(-1)
-
-
-def _random(subject: Subject) -> Float[Tensor, " n"]:
+def at_random(subject: Subject, *, layers: Layers) -> Float[Tensor, " n"]:
+    """The same random order for all pictures of one grid."""
     n = subject.attention.grid.n_patches
     return torch.rand(n, generator=torch.Generator().manual_seed(n))
 
 
-_RANKINGS: Final = {
-    "TokenRank, incoming": _rank,
-    "column sum": _column_sum,
-    "class-token attention": _class_attention,
-    "random": _random,
-}
+def picture_class(truth: Truth) -> int:
+    """The class of most labelled pixels, background (0) left out.
+
+    Raises:
+        DataSetError: There is no other class.
+    """
+    labelled = truth[truth > 0]
+    if not len(labelled):
+        raise DataSetError("the picture has no class: all is background or void")
+    return int(labelled.mode().values)
 
 
 def masked_pixels(
@@ -219,8 +215,4 @@ def masking_table(names: list[str], records: list[Record]) -> Table:
 
 def _areas(answers: list[list[bool]]) -> str | None:
     """Mean area and its interval; None where no picture was scored."""
-    if not answers:
-        return None
-    areas = [area(right) for right in answers]
-    low, high = interval(areas)
-    return f"{sum(areas) / len(areas):.3f} [{low:.3f}, {high:.3f}]"
+    return mean_and_interval([area(right) for right in answers]) if answers else None
