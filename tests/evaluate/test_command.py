@@ -85,15 +85,16 @@ def test_what_is_left_out_is_told(call, tmp_path):
     assert "e.heic" in result.stdout
 
 
-def test_a_mask_without_an_object_does_not_end_a_run_by_clicks(call, tmp_path):
+@pytest.mark.parametrize("protocol", ["clicks", "foreground"])
+def test_a_mask_without_an_object_does_not_end_a_run(call, tmp_path, protocol):
     folders.pairs(tmp_path / "data", "images", "masks")
     folders.save(tmp_path / "data/masks/b.png", folders.block(0, 0))
-    arguments = ("--protocol", "clicks", "--methods", "default", "--json")
+    arguments = ("--protocol", protocol, "--methods", "default", "--json")
     result = call("berkeley", tmp_path / "data", *arguments)
     payload = json.loads(result.stdout)
     assert result.exit_code == 0
     assert payload["pictures"]["scored"] == 3
-    assert "no object to click" in payload["broken"]["b"]
+    assert "show no object to be found" in payload["broken"]["b"]
 
 
 def test_masks_in_colour_are_not_taken_for_classes(call, tmp_path):

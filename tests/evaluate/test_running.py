@@ -180,6 +180,17 @@ def test_a_damaged_line_is_named(data_set, tmp_path):
         run(data_set, Counting(), file)
 
 
+@pytest.mark.parametrize("line", ["7", "{}", "[]"])
+def test_a_line_that_is_no_result_is_damaged(data_set, tmp_path, line):
+    file = tmp_path / "results.jsonl"
+    run(data_set, Counting(), file)
+    lines = [*file.read_text().splitlines()[:2], line]
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataSetError, match="line 3 is damaged"):
+        run(data_set, Counting(), file)
+    assert file.read_text().splitlines() == lines
+
+
 def test_labels_that_do_not_fit_the_protocol_are_refused(tmp_path):
     data_set = open_data_set("voc99", folders.classes(tmp_path))
     with pytest.raises(DataSetError, match="needs labels of kind object"):

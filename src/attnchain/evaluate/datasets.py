@@ -107,11 +107,13 @@ class DataSet:
 
         Raises:
             ImageError: The labels are damaged.
-            DataSetError: They do not say what is labelled, or no pixel is scored.
+            DataSetError: They do not say what is labelled, or nothing is.
         """
         truth = self._items[name].truth()
         if bool((truth == VOID).all()):
             raise DataSetError(f"the labels of {name!r} are void in every pixel")
+        if self.kind == "object" and not bool((truth == 1).any()):
+            raise DataSetError(f"the labels of {name!r} show no object to be found")
         return truth
 
     def digest(self, name: str) -> str | None:

@@ -129,7 +129,7 @@ class Results:
             score: From the scores of one method to the number to be large.
 
         Returns:
-            One method for each family, by decreasing score.
+            By decreasing score.
         """
         part: Part = "choosing half" if self.choosing else "reporting half"
         best: dict[str, tuple[float, Method]] = {}

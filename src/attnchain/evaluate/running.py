@@ -177,10 +177,13 @@ class Journal:
     def _parsed(self, whole: bytes) -> Iterator[Record]:
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict) or (number > 1 and "picture" not in record):
                 message = f"{self.path}, line {number} is damaged; remove the line"
-                raise DataSetError(message) from error
+                raise DataSetError(message)
+            yield record
 
     def add(self, record: Record) -> None:
         """Writes the results of one picture to the disk.

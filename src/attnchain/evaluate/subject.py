@@ -117,9 +117,6 @@ def read_subject(picture: "Image", model: "LoadedModel", *, size: int) -> Subjec
         model: What `attnchain.models.load` returned.
         size: Longer side the picture is resized to, in pixels.
 
-    Returns:
-        `Subject`.
-
     Raises:
         UnsupportedModelError: The model's layers are not to be found.
         GridError: The picture becomes a single patch.

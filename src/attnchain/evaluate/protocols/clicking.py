@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attnchain.errors import DataSetError
 from attnchain.evaluate import baselines
 from attnchain.evaluate.datasets import Truth
 from attnchain.evaluate.method import Method, late, named
@@ -23,7 +22,6 @@ from attnchain.vision.clicks import Clicks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 Pixel = tuple[int, int]
 Mask = Bool[Tensor, "height width"]
@@ -47,11 +45,6 @@ class ClickProtocol(Protocol):
 
     def all_methods(self, depth: int) -> list[Method]:
         return click_methods(depth)
-
-    def scores(self, picture: "Image", truth: Truth) -> dict[str, Any]:
-        if not bool((truth == 1).any()):
-            raise DataSetError("there is no object to click: no pixel is labelled 1")
-        return super().scores(picture, truth)
 
     def scored(self, method: Method, subject: Subject, truth: Truth) -> Record:
         """IoU after each click; where the method fails, 0 after the first."""

@@ -198,19 +198,23 @@ def masking_table(names: list[str], records: list[Record]) -> Table:
         "AUC, most important masked first (lower is better) [95 %]",
         "AUC, least important masked first (higher is better) [95 %]",
     )
-    answers = next(iter(hits.values()), [])
-    whole = sum(right[0] for right in answers)
-    note = (
-        f"{len(answers)} of {len(records)} pictures are of a class with another "
-        f"picture; {whole} of them are right with nothing masked."
-    )
-    if not answers:
-        note = (
-            f"None of the {len(records)} pictures is of the class of another one, so "
-            "none can be scored: take more pictures."
-        )
+    note = _counted(next(iter(hits.values()), []), len(records))
     title = "Faithfulness of token rankings"
     return Table(title, f"{PROTOCOL}.", columns, rows, (note,))
+
+
+def _counted(answers: list[list[bool]], total: int) -> str:
+    """How many pictures could be scored."""
+    if not answers:
+        return (
+            f"None of the {total} pictures is of the class of another one, so none can "
+            "be scored: take more pictures."
+        )
+    whole = sum(right[0] for right in answers)
+    return (
+        f"{len(answers)} of {total} pictures are of a class with another picture; "
+        f"{whole} of them are right with nothing masked."
+    )
 
 
 def _areas(answers: list[list[bool]]) -> str | None:
