@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from attnchain import propagate
 from attnchain.models import load, read_picture
 from attnchain.plot import plot_map
-from attnchain.vision import DEFAULT_LAYERS, patch_centre, read_attention
+from attnchain.vision import DEFAULT_LAYERS, read_attention
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 
@@ -21,7 +21,7 @@ picture = read_picture(HERE / "coffee.png")
 attention = read_attention(picture, load(), layers=DEFAULT_LAYERS, size=392)
 grid = attention.grid
 start = grid.patch_at(300, 190, **attention.size)
-print("the walk starts at pixel", patch_centre(attention, start))
+print("the walk starts at pixel", attention.patch_centre(start))
 
 # %%
 # Every map is scaled so that a uniform walker has 1 everywhere.

@@ -12,8 +12,7 @@ import matplotlib.pyplot as plt
 
 from attnchain.models import load, read_picture
 from attnchain.plot import plot_labels
-from attnchain.vision import DEFAULT_LAYERS, read_attention
-from attnchain.vision.clicks import Clicks
+from attnchain.vision import DEFAULT_LAYERS, Clicks, read_attention
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 
@@ -35,8 +34,8 @@ sessions = {
 }
 figure, axes = plt.subplots(1, 4, figsize=(14, 4.4), layout="constrained")
 for (title, session), ax in zip(sessions.items(), axes, strict=True):
-    mask = session.segment().mask
-    plot_labels(mask.long(), picture, ["rest", "object"], ax=ax, title=title)
+    found = session.segment()
+    plot_labels(found.labels, picture, found.names, ax=ax, title=title)
     for mark in session.marks:
         for x, y in mark.pixels:
             ax.plot(x, y, "+" if mark.positive else "x", color="white", markersize=12)

@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 from attnchain import segment
 from attnchain.models import read_picture
 from attnchain.plot import plot_labels
-from attnchain.vision import segment_names
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
 
@@ -26,9 +25,7 @@ pictures = [read_picture(folder / f"{name}.png") for name in ("chelsea", "coffee
 figure, axes = plt.subplots(len(pictures), 2, figsize=(9, 7), layout="constrained")
 for picture, (left, right) in zip(pictures, axes, strict=True):
     sets = segment(picture, size=392)
-    names = segment_names(sets)
-    plot_labels(sets.labels, picture, names, ax=left, title="metastable sets")
+    plot_labels(sets.labels, picture, sets.legend, ax=left, title=sets.title)
     main = segment(picture, foreground=True, size=392)
-    names = segment_names(main)
-    plot_labels(main.labels, picture, names, ax=right, title="main object")
+    plot_labels(main.labels, picture, main.legend, ax=right, title="main object")
 plt.show()

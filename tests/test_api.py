@@ -35,19 +35,21 @@ NAMES = {
     """,
     "attnchain.models": "LoadedModel load read_picture",
     "attnchain.vision": """
-        ClickSegmentation Clicks DEFAULT_LAYERS PictureAttention Segmentation
-        patch_centre read_attention segment segment_names
+        ClickSegmentation Clicks DEFAULT_LAYERS ObjectSegmentation PictureAttention
+        PictureRank Segmentation SetSegmentation rank_patches read_attention segment
+        segment_object segment_point segment_sets
     """,
     "attnchain.text": """
         TextAttention WordSegmentation read_diffusion segment_words text_attention
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        Regions entropy_reduced fast_nystrom massive_tokens normalised_cut
+        RegionSegmentation entropy_reduced fast_nystrom massive_tokens normalised_cut
         recursive_cut refine_map segment_nearest segment_regions token_cut
     """,
     "attnchain.plot": """
-        plot_heads plot_labels plot_map plot_picture plot_spectrum segment_colors
+        plot_heads plot_labels plot_map plot_picture plot_spectrum save_figure
+        save_labels save_map segment_colors
     """,
 }
 

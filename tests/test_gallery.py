@@ -10,7 +10,7 @@ from attnchain.errors import ModelNotFoundError
 from attnchain.models import load
 from attnchain.testing.models import importable_torchvision
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("plot_*.py"))
 
 

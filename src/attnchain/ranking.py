@@ -1,7 +1,7 @@
 """TokenRank: how important every token is to the whole attention."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -49,6 +49,23 @@ class TokenRank:
     def top(self, count: int) -> Int[Tensor, "*batch count"]:
         """Indices of the most important tokens, the first one first."""
         return self.distribution.topk(min(count, self.distribution.shape[-1])).indices
+
+    def summary(self) -> str:
+        """Direction, damping and how well it is known, in one line."""
+        worst = float(self.error_bound.max())
+        return (
+            f"TokenRank, {self.direction}, damping {self.damping}: L1 error at most "
+            f"{worst:.0e} (certified)"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The same as numbers by name, as JSON takes them."""
+        return {
+            "direction": self.direction,
+            "damping": self.damping,
+            "error_bound": self.error_bound.tolist(),
+            "iterations": self.iterations.tolist(),
+        }
 
     def plot(self, grid: "TokenGrid", *, ax: "Axes | None" = None) -> "Axes":
         """Draws the rank of one chain as a map; 1 is the mean over the patches.
@@ -112,7 +129,7 @@ def token_rank(
         ConvergenceError: The tolerance was not reached; carries the unfinished
             result.
         ToleranceError: Rounding alone exceeds the tolerance.
-        ShapeError: Damping outside (0, 1] or an unknown direction.
+        ArgumentError: Damping outside (0, 1] or an unknown direction.
         NotStochasticError: The personalization is no distribution.
 
     Cost:

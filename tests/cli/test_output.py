@@ -8,71 +8,16 @@ import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 from tests.cli.ended import assert_one_line
 
-from attnchain.cli.output import Clock, Outputs, save_figure, save_labels, save_map
-from attnchain.errors import ChainError, OutputError
+from attnchain.cli.session import Clock
 
 ROOT = Path(__file__).parents[2]
 
 
 def remains(folder):
     return sorted(path.name for path in folder.rglob("*"))
-
-
-def test_files_appear_together_at_the_end(tmp_path):
-    with Outputs(tmp_path / "out", "cat") as outputs:
-        for ending in ("-a.txt", "-b.txt"):
-            outputs.path(ending).write_text(ending)
-        visible = [
-            p for p in tmp_path.rglob("*") if p.name in ("cat-a.txt", "cat.json")
-        ]
-        told = outputs.describe({"n": 1})
-        assert all(".attnchain" in str(path.parent) for path in visible)
-    names = ["cat-a.txt", "cat-b.txt", "cat.json"]
-    assert remains(tmp_path / "out") == names
-    assert told == {"n": 1, "files": [str(tmp_path / "out" / name) for name in names]}
-
-
-@pytest.mark.parametrize("error", [ChainError, KeyboardInterrupt, ZeroDivisionError])
-def test_nothing_appears_when_the_block_fails(tmp_path, error):
-    def fail():
-        with Outputs(tmp_path, "cat") as outputs:
-            outputs.path("-a.txt").write_text("half")
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert remains(tmp_path) == []
-
-
-def test_folders_made_on_the_way_go_with_a_failure(tmp_path):
-    (tmp_path / "mine").mkdir()
-
-    def fail():
-        with Outputs(tmp_path / "mine" / "new" / "folder", "cat") as outputs:
-            outputs.path("-a.txt").write_text("half")
-            raise ChainError
-
-    with pytest.raises(ChainError):
-        fail()
-    assert remains(tmp_path) == ["mine"]
-
-
-def test_an_error_of_the_disk_names_the_folder(tmp_path):
-    def fail():
-        with Outputs(tmp_path, "cat") as outputs:
-            outputs.path("-a.txt").write_text("half")
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match="No space left on device") as caught:
-        fail()
-    assert str(tmp_path) in str(caught.value)
-    assert remains(tmp_path) == []
 
 
 @pytest.mark.parametrize("command", ["segment", "rank", "heads"])
@@ -159,16 +104,16 @@ def test_files_that_may_not_grow(run, image):
 
 
 BLOCKED = """
-import importlib, signal, sys
+import signal, sys
 import attnchain.models
+from attnchain.vision import attention
 from tests.vision import tiny
-command = importlib.import_module("attnchain.cli.heads")
 def wait(_drawn, path):
     path.write_bytes(b"half of it")
     print("writing", flush=True)
     sys.stdin.read()
 attnchain.models.load = lambda _name: tiny.torch_only()
-command.save_figure = wait
+attention.save_figure = wait
 sys.argv = ["attnchain", "heads", *sys.argv[1:]]
 # A shell lets its background jobs ignore Ctrl-C, and this process would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -240,30 +185,6 @@ def test_a_full_standard_output_is_no_traceback(run, image, monkeypatch):
         full.close()
     assert ended.code in (1, 2)
     assert_one_line(ended.err)
-
-
-def test_labels_are_stored_as_they_are(tmp_path):
-    labels = torch.arange(256).reshape(8, 32)
-    save_labels(labels, tmp_path / "labels.png")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "labels.png")), labels)
-
-
-def test_maps_are_stored_in_grey(tmp_path):
-    values = torch.linspace(0, 1, 256).reshape(16, 16)
-    save_map(values, tmp_path / "map.png")
-    with Image.open(tmp_path / "map.png") as stored:
-        assert stored.mode == "L"
-        assert np.array_equal(np.asarray(stored).flatten(), np.arange(256))
-
-
-def test_axes_are_saved_with_their_figure(tmp_path):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2, 1))
-    for drawn in (figure, figure.add_subplot()):
-        save_figure(drawn, tmp_path / "figure.png")
-        with Image.open(tmp_path / "figure.png") as stored:
-            assert stored.size == (220, 110)
 
 
 def test_laps_are_measured_from_lap_to_lap():

@@ -36,7 +36,7 @@ def test_a_picture_in_its_segments_out(shell, image, tiny_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     told = json.loads(done.stdout)
-    assert told["mode"] == "automatic"
+    assert told["mode"] == "sets"
     names = {"cat-figure.png", "cat-segments.png", "cat.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert all((tmp_path / file).is_file() for file in told["files"])

@@ -13,7 +13,7 @@ from attnchain.evaluate.protocols.clicking import (
     in_session,
 )
 from attnchain.evaluate.subject import read_subject
-from attnchain.vision.segments import segment_point
+from attnchain.vision import segment_point
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_session_is_that_of_the_tasks(subject):
 
     clicks = Clicked(positive=((19, 30), (9, 12)), negative=((35, 60),))
     session = Clicks(subject.part((0, 1))).add(30, 19).add(12, 9)
-    expected = session.add(60, 35, positive=False).segment().mask
+    expected = session.add(60, 35, positive=False).segment().mask("object")
     assert torch.equal(in_session(subject, clicks, layers=(0, 1)), expected)
 
 

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from tests.evaluate import folders
 
-from attnchain.cli.output import save_labels
 from attnchain.errors import DataSetError
 from attnchain.evaluate import open_data_set
+from attnchain.plot import save_labels
 
 BLOCK = folders.block(1, 0)
 

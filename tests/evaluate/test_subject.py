@@ -9,7 +9,7 @@ from attnchain.evaluate import baselines
 from attnchain.evaluate.subject import read_subject, watched_layers
 from attnchain.markov import mix
 from attnchain.operators import forward_backward
-from attnchain.vision.segments import segment_foreground
+from attnchain.vision import segment_object
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_chain_is_the_mixture_of_the_library(subject, layers, weights):
 
 
 def test_the_default_is_the_task_itself(subject):
-    expected = segment_foreground(subject.part((-2, -1)))
+    expected = segment_object(subject.part((-2, -1)))
     assert torch.equal(baselines.default_map(subject, layers=(0, 1)), expected.maps[0])
 
 

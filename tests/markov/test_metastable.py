@@ -14,6 +14,7 @@ from attnchain.operators import (
     DenseTransition,
     Permuted,
     as_transition,
+    forward_backward,
 )
 from attnchain.testing import assert_distribution, chains
 
@@ -136,6 +137,15 @@ def test_renaming_the_states_renames_the_sets():
     plain = metastable_sets(as_transition(matrix), 3)
     moved = metastable_sets(Permuted(as_transition(matrix), order), 3)
     assert same_partition(moved.labels, plain.labels[order])
+
+
+def test_a_known_stationary_distribution_is_not_solved_for_again(monkeypatch):
+    both = forward_backward(as_transition(random_rows(12, 12)))
+    expected = metastable_sets(both, 3)
+    monkeypatch.setattr("attnchain.markov.metastability.stationary", None)
+    found = metastable_sets(both, 3, pi=torch.full((12,), 1 / 12))
+    torch.testing.assert_close(found.memberships, expected.memberships)
+    torch.testing.assert_close(found.prevalence, expected.prevalence)
 
 
 def test_one_set_is_everything():

@@ -6,8 +6,8 @@ import torch
 from tests.operators.builders import attention, queries_and_keys, random_rows
 
 from attnchain import reference
-from attnchain.errors import NotStochasticError, ShapeError
-from attnchain.markov import mix
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
+from attnchain.markov import mix, second_eigenvalue
 from attnchain.operators import DenseTransition, Mixture, as_transition
 from attnchain.testing import assert_adjoint, assert_stochastic, chains
 
@@ -76,6 +76,15 @@ def test_slow_heads_weigh_more():
     )
 
 
+def test_known_moduli_are_not_solved_for_again(heads, monkeypatch):
+    transition = heads[0]
+    expected = mix(transition, exponent=2.0)
+    moduli = second_eigenvalue(transition).modulus
+    monkeypatch.setattr("attnchain.markov.mixing.second_eigenvalue", None)
+    found = mix(transition, lambda2=[moduli], exponent=2.0)
+    assert torch.equal(found.weights[0], expected.weights[0])
+
+
 def test_heads_that_forget_at_once_leave_nothing_to_weigh():
     flat = DenseTransition(torch.full((2, 3, 3), 1 / 3, dtype=torch.float64))
     found = mix(flat, "uniform")
@@ -94,7 +103,7 @@ def test_weights_of_another_shape_are_refused(heads):
 
 
 def test_unknown_weights_are_refused(heads):
-    with pytest.raises(ShapeError, match="lambda2"):
+    with pytest.raises(ArgumentError, match="lambda2"):
         mix(heads[0], "entropy")
 
 

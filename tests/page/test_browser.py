@@ -45,7 +45,7 @@ def close(found, expected, tolerance=1e-3):
 @pytest.mark.parametrize("direction", ["incoming", "outgoing"])
 @pytest.mark.parametrize("damping", [1.0, 0.99, 0.6])
 def test_bounces_of_the_mixture_equal_python(numbers, data, settle, direction, damping):
-    chain = Damped(mix(data.layers[3:]), damping)
+    chain = Damped(mix(data.attention.heads[3:]), damping)
     choose(numbers, "direction", direction)
     numbers.locator("#damping").fill(str(damping))
     settle(numbers)
@@ -65,8 +65,8 @@ def test_bounces_of_one_head_equal_python(numbers, data, settle, direction, plac
     numbers.locator("#damping").fill("1")
     settle(numbers)
     start = 3 * COLUMNS + 5
-    exact = data.layers[layer][head].to(torch.float64)
-    stored = store_heads(data.layers[layer])[head].chain().to(torch.float64)
+    exact = data.attention.heads[layer][head].to(torch.float64)
+    stored = store_heads(data.attention.heads[layer])[head].chain().to(torch.float64)
     for bounce in (1, 2, 5, 20):
         numbers.locator("#bounces").fill(str(bounce))
         found = numbers.evaluate(VALUES)
@@ -92,9 +92,9 @@ def test_token_rank_equals_python_and_keeps_its_bound(
         return stationary(walk, tolerance=1e-8).distribution
 
     found = torch.tensor(numbers.evaluate(VALUES), dtype=torch.float64)
-    exact = rank(data.layers[layer][head].to(torch.float64))
+    exact = rank(data.attention.heads[layer][head].to(torch.float64))
     assert float((found - exact).abs().sum()) < 1e-3
-    stored = store_heads(data.layers[layer])[head].chain().to(torch.float64)
+    stored = store_heads(data.attention.heads[layer])[head].chain().to(torch.float64)
     bound = numbers.evaluate("() => window.attnchain.rank.bound")
     assert bound <= 1e-5
     # The page's matrix is float32: n * eps of rounding beside the bound.
@@ -112,7 +112,7 @@ def test_no_bound_is_claimed_without_damping(seen, settle):
 def test_readouts_show_the_numbers(seen, data):
     page = seen.page
     page.locator("#bounces").fill("2")
-    chain = Damped(mix(data.layers[3:]), 0.99)
+    chain = Damped(mix(data.attention.heads[3:]), 0.99)
     expected = propagate(chain, 3 * COLUMNS + 5, 2)
     shown = page.locator("#read-start").inner_text()
     assert "row 3, column 5" in shown
@@ -128,7 +128,7 @@ def test_the_heat_map_shows_every_lambda2(seen, data):
     cells = seen.page.locator("#heat .cell").all()
     labels = [cell.get_attribute("aria-label") for cell in cells]
     found = torch.tensor([float(label.split("= ")[1]) for label in labels])
-    assert torch.allclose(found.view(5, 3), data.lambda2, atol=1e-3)
+    assert torch.allclose(found.view(5, 3), data.attention.lambda2, atol=1e-3)
 
 
 def assert_table(page, sets):
@@ -293,7 +293,9 @@ def test_heads_are_chosen_from_the_heat_map(numbers, data, settle):
         "mixture of 3 heads, in layers 0, 4" in page.locator("#chain-text").inner_text()
     )
     chosen = ([0], [0, 2])
-    layers = [data.layers[i][heads] for i, heads in zip((0, 4), chosen, strict=True)]
+    layers = [
+        data.attention.heads[i][heads] for i, heads in zip((0, 4), chosen, strict=True)
+    ]
     for weights in ("lambda2", "uniform"):
         page.locator("#weights").select_option(weights)
         settle(page)
@@ -405,7 +407,7 @@ def test_every_control_has_a_name(seen):
 
 def test_the_page_says_what_it_shows(seen, data):
     text = seen.page.locator("body").inner_text()
-    assert data.note in text
+    assert data.attention.model_note in text
     assert "special token (class) of the model is removed" in text
     assert "differs from the model's attention by at most" in text
     assert "Click or tap a patch" in text

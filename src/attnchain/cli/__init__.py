@@ -1,4 +1,4 @@
-"""The command line: thin over tasks, one file for each command."""
+"""The command line: thin over the library, one file for each command."""
 
 from attnchain.cli.app import app, main
 

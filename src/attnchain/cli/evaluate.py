@@ -8,7 +8,9 @@ import typer
 from rich.progress import Progress
 
 from attnchain.cli.options import Json, Model
-from attnchain.cli.output import Clock, Outputs, load_model, report, save_figure
+from attnchain.cli.session import Clock, load_model, report
+from attnchain.files import Outputs
+from attnchain.plot import save_figure
 
 if TYPE_CHECKING:
     from attnchain.evaluate import DataSet, Protocol, Run, Table

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from attnchain.cli.options import Model
-from attnchain.cli.output import load_model
+from attnchain.cli.session import load_model
 
 
 def serve(

@@ -22,7 +22,7 @@ from attnchain.methods.ncut import normalised_cut, similarity
 from attnchain.methods.tokencut import strong_edges, token_cut
 from attnchain.operators import DenseTransition
 from attnchain.ranking import token_rank
-from attnchain.vision.segments import segment_automatic, segment_foreground
+from attnchain.vision import segment_object, segment_sets
 
 Map = Float[Tensor, " n"]
 Segments = Int[Tensor, "height width"]
@@ -30,7 +30,7 @@ Segments = Int[Tensor, "height width"]
 
 def default_map(subject: Subject, *, layers: Layers) -> Float[Tensor, "height width"]:
     """What `attnchain segment --foreground` computes, before the mask is cut."""
-    return segment_foreground(subject.part(layers)).maps[0]
+    return segment_object(subject.part(layers)).maps[0]
 
 
 def bounced(subject: Subject, *, layers: Layers, weights: Weights, bounces: int) -> Map:
@@ -200,7 +200,7 @@ NEARNESS: Final[Mapping[str, Callable[..., Map]]] = {
 
 def default_segments(subject: Subject, *, layers: Layers) -> Segments:
     """What `attnchain segment` computes."""
-    return segment_automatic(subject.part(layers)).labels
+    return segment_sets(subject.part(layers)).labels
 
 
 def metastable_segments(

@@ -18,6 +18,7 @@ def metastable_sets(
     *,
     max_count: int = 8,
     tolerance: float = 1e-4,
+    pi: Float[Tensor, " n"] | None = None,
 ) -> MetastableSets:
     r"""Splits a chain into the sets it rarely leaves (PCCA+ on Schur vectors).
 
@@ -31,6 +32,7 @@ def metastable_sets(
         count: Number of sets; by default where the eigenvalue moduli drop most.
         max_count: Largest number of sets considered then.
         tolerance: Residual norm of the Schur vectors.
+        pi: The stationary distribution, where it is known; solved for when not given.
 
     Returns:
         `MetastableSets`, numbered by decreasing prevalence.
@@ -69,7 +71,11 @@ def metastable_sets(
     leading = spectrum(chain, wanted, tolerance=tolerance)
     m = count or largest_gap(leading.eigenvalues)
     _check_pair(leading.eigenvalues, m)
-    pi = stationary(transition, tolerance=tolerance).distribution
+    if pi is None:
+        pi = stationary(transition, tolerance=tolerance).distribution
+    else:
+        check_distribution(pi, n, "pi")
+        pi = pi.double()
     memberships = _memberships(leading.basis[:, :m].double(), pi)
     return _summary(chain, pi, memberships, leading.eigenvalues[: m + 1])
 

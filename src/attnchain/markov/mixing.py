@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError
 from attnchain.markov.spectral import second_eigenvalue
 from attnchain.operators import AbstractTransition, Mixture
 
@@ -15,6 +15,7 @@ def mix(
     transitions: AbstractTransition | Sequence[AbstractTransition],
     weights: Literal["lambda2", "uniform"] | Tensor | Sequence[Tensor] = "lambda2",
     *,
+    lambda2: Sequence[Tensor] | None = None,
     exponent: float = 1.0,
 ) -> Mixture:
     r"""One chain out of many heads: $\bar P = \sum_h w_h P_h$.
@@ -29,13 +30,16 @@ def mix(
             all lambda_2 alike.
         weights: "lambda2", "uniform", or tensors shaped like the batches that
             together sum to one.
+        lambda2: Moduli of the second eigenvalues, shaped like the batches, where they
+            are known; solved for when not given.
         exponent: The p above; 0 is uniform, large p picks the slowest heads.
 
     Returns:
         The mixture of all chains of all batches.
 
     Raises:
-        ShapeError: Unknown weights, nothing to mix, or states that differ.
+        ArgumentError: Unknown weights, or every lambda_2 is zero.
+        ShapeError: Nothing to mix, states that differ, or moduli of other batches.
         NotStochasticError: Given weights are not a distribution.
         ConvergenceError: A head's lambda_2 could not be found.
 
@@ -59,9 +63,9 @@ def mix(
     if not isinstance(weights, str):
         return Mixture(layers, list(weights))
     if weights == "lambda2":
-        raw = [
-            second_eigenvalue(layer).modulus.double() ** exponent for layer in layers
-        ]
+        if lambda2 is None:
+            lambda2 = [second_eigenvalue(layer).modulus for layer in layers]
+        raw = [modulus.double() ** exponent for modulus in lambda2]
     elif weights == "uniform":
         raw = [
             torch.ones(layer.batch_shape, dtype=torch.float64, device=layer.device)
@@ -71,9 +75,9 @@ def mix(
         message = (
             f"weights must be 'lambda2', 'uniform' or tensors, but are {weights!r}"
         )
-        raise ShapeError(message)
+        raise ArgumentError(message)
     total = sum(float(part.sum()) for part in raw)
     if raw and total == 0:
         message = "every head forgets its start at once (lambda_2 = 0): use 'uniform'"
-        raise ShapeError(message)
+        raise ArgumentError(message)
     return Mixture(layers, [part / total for part in raw])

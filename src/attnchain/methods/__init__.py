@@ -12,7 +12,7 @@
 """
 
 from attnchain.methods.diffcut import recursive_cut
-from attnchain.methods.diffseg import Regions, segment_regions
+from attnchain.methods.diffseg import RegionSegmentation, segment_regions
 from attnchain.methods.fast_nystrom import fast_nystrom, massive_tokens
 from attnchain.methods.iseg import entropy_reduced, refine_map
 from attnchain.methods.m2n2 import segment_nearest
@@ -20,7 +20,7 @@ from attnchain.methods.ncut import normalised_cut
 from attnchain.methods.tokencut import token_cut
 
 __all__ = [
-    "Regions",
+    "RegionSegmentation",
     "entropy_reduced",
     "fast_nystrom",
     "massive_tokens",

@@ -1,10 +1,11 @@
 """DiffSeg: regions by merging attention maps that are alike (arXiv 2308.12469)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.capturing import TokenGrid
@@ -12,26 +13,40 @@ from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError
 from attnchain.maps import enlarge
 from attnchain.operators import AbstractTransition
-from attnchain.ranking import token_rank
-from attnchain.vision.attention import PictureAttention
+from attnchain.vision import PictureAttention, figures
+from attnchain.vision.segmentation import PictureSegmentation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Anchors = Literal["token_rank", "grid"]
 
 
-@dataclass(frozen=True, eq=False)
-class Regions:
-    """A picture cut into regions that attend alike.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RegionSegmentation(PictureSegmentation):
+    """A picture cut into regions that attend alike, numbered by decreasing area.
+
+    `maps` are the proposals at picture size; the largest one has the pixel.
 
     Attributes:
-        labels: Region of every pixel at picture size, numbered by decreasing area.
         proposals: Mean attention of each region's members, `(regions, n)`; rows are
             distributions over the patches.
         anchors: Patches the merging started from.
     """
 
-    labels: Int[Tensor, "height width"]
+    kind: ClassVar[str] = "regions"
+    title: ClassVar[str] = "regions that attend alike"
+
     proposals: Float[Tensor, "regions n"]
     anchors: tuple[int, ...]
+
+    def panels(self) -> "list[Callable[[Axes], object]]":
+        places = [self.attention.patch_centre(patch) for patch in self.anchors]
+        title = f"picture and {len(places)} anchors"
+        return [figures.picture(self.picture, title=title, on=places)]
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "anchors": self.anchors}
 
 
 def segment_regions(
@@ -41,7 +56,7 @@ def segment_regions(
     count: int = 64,
     threshold: float = 0.3,
     rounds: int = 3,
-) -> Regions:
+) -> RegionSegmentation:
     """Cuts a picture into regions by merging attention maps from some anchors.
 
     A pixel belongs to the merged map that is largest there.
@@ -55,7 +70,7 @@ def segment_regions(
         rounds: Rounds of merging.
 
     Returns:
-        `Regions`; empty ones are dropped.
+        `RegionSegmentation`; empty ones are dropped.
 
     Raises:
         ArgumentError: An unknown kind of anchors, or no anchor, no round, or a
@@ -78,7 +93,14 @@ def segment_regions(
     order = areas.argsort(descending=True, stable=True)[: int((areas > 0).sum())]
     number = torch.empty_like(areas)
     number[order] = torch.arange(len(order), device=areas.device)
-    return Regions(number[labels], proposals[order], chosen)
+    return RegionSegmentation(
+        names=tuple(f"region {i}" for i in range(len(order))),
+        labels=number[labels],
+        maps=large[order],
+        attention=attention,
+        proposals=proposals[order],
+        anchors=chosen,
+    )
 
 
 def grid_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
@@ -110,7 +132,7 @@ def rank_anchors(attention: PictureAttention, count: int) -> tuple[int, ...]:
     grid = attention.grid
     check_whole(count, "count")
     count = min(count, grid.n_patches)
-    order = token_rank(attention.chain).top(grid.n_patches).tolist()
+    order = attention.rank.top(grid.n_patches).tolist()
     spacing = max(1, round((grid.n_patches / count) ** 0.5))
     while len(taken := _apart(order, grid, spacing)) < count:
         spacing -= 1

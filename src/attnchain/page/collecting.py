@@ -2,22 +2,19 @@
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from attnchain.capturing import TokenGrid, capture
 from attnchain.errors import (
+    ArgumentError,
     ConvergenceError,
-    GridError,
     OutputError,
     ReducibleChainError,
-    ShapeError,
     ToleranceError,
-    UnsupportedModelError,
 )
-from attnchain.markov import MetastableSets, metastable_sets, mix, second_eigenvalue
+from attnchain.markov import MetastableSets, metastable_sets, mix
 from attnchain.models import LoadedModel
 from attnchain.models.pictures import to_rgb
 from attnchain.operators import (
@@ -26,6 +23,7 @@ from attnchain.operators import (
     DenseTransition,
 )
 from attnchain.page.data import PageData
+from attnchain.vision import PictureAttention, read_attention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,13 +34,10 @@ MAX_NUMBERS = 9_600_000
 """Query and key entries that fit a page of 15 MB: 72 heads of 64, 1,024 patches."""
 _HOPELESS = 1.3
 """So many times more numbers never fit, however well they can be packed."""
-MOST_PATCHES = 16_384
-"""Refused before the model runs: beyond, its own attention takes minutes."""
 MAX_SETS = 8
-LAMBDA2_TOLERANCE = 3e-4
 SHOWN_SIDE = 1024
 NO_SETS = (
-    *(ReducibleChainError, ConvergenceError, ToleranceError, ShapeError),
+    *(ReducibleChainError, ConvergenceError, ToleranceError, ArgumentError),
     torch.linalg.LinAlgError,  # pyright: ignore[reportPrivateImportUsage]
 )
 """Reducible or nearly so, or every number of sets would split a complex pair."""
@@ -74,8 +69,8 @@ def collect(
 
     Raises:
         ImageError: This is no Pillow picture, or its pixels have no defined range.
-        GridError: The size is less than one patch or makes more than 16,384, or the
-            picture has one patch only.
+        GridError: The size is less than one patch, or the picture has one patch only
+            or more than 16,384.
         OutputError: The page would be far larger than 15 MB.
         UnsupportedModelError: Attention is not a plain softmax of queries and keys.
         ConvergenceError: The second eigenvalue of a head was not found.
@@ -84,84 +79,47 @@ def collect(
         One run of the model, and |lambda_2| and metastable sets of each head: about
         15 seconds on one core for 72 heads and 1,024 patches, most for the sets.
     """
-    default = LONGER_SIDE * model.patch_size
-    size, given = (default, False) if size is None else (size, True)
-    grid, layers = _chains(model, picture, size)
-    numbers = sum(layer.q.numel() + layer.k.numel() for layer in layers)
-    if not given and numbers > MAX_NUMBERS:
-        fitting = int(default * math.sqrt(MAX_NUMBERS / numbers))
-        grid, layers = _chains(model, picture, max(fitting, 2 * model.patch_size))
-    elif numbers > _HOPELESS * MAX_NUMBERS:
-        message = (
-            f"a page of {grid.n_patches:,} patches and this many heads would take some "
-            f"{numbers / MAX_NUMBERS * 14:.0f} MB, and at most 15 are written; "
-            f"choose a size up to about {int(size * math.sqrt(MAX_NUMBERS / numbers))}"
-        )
-        raise OutputError(message)
-    if grid.n_patches < 2:
-        message = f"a page needs at least two patches, but the picture has {grid}"
-        raise GridError(message)
-    lambda2 = torch.stack(
-        [
-            second_eigenvalue(layer, tolerance=LAMBDA2_TOLERANCE).modulus
-            for layer in layers
-        ]
-    )
-    mixed = range(len(layers) - math.ceil(len(layers) / 4), len(layers))
-    sets, proposed = _sets(_mixture([layers[i] for i in mixed], lambda2[mixed.start :]))
+    attention = _fitting(model, picture, size)
+    lambda2 = attention.lambda2
+    first = len(lambda2) - math.ceil(len(lambda2) / 4)
+    late = mix(attention.heads[first:], lambda2=list(lambda2[first:]))
+    sets, proposed = _sets(DenseTransition(late.to_dense()))
     return PageData(
         title=title,
-        model=model.name,
-        note=model.note,
         picture=_shown(picture),
-        grid=grid,
-        layers=layers,
-        lambda2=lambda2,
-        mixed_layers=tuple(mixed),
+        attention=attention,
+        mixed_layers=tuple(range(first, len(lambda2))),
         sets=sets,
         proposed_sets=proposed,
-        head_sets=tuple(_head_sets(layer) for layer in layers),
+        head_sets=tuple(_head_sets(layer) for layer in attention.heads),
     )
 
 
-def _chains(
-    model: LoadedModel, picture: "Image", size: int
-) -> tuple[TokenGrid, tuple[AttentionTransition, ...]]:
-    """Run the model and keep its patch-to-patch attention, one batch per layer."""
-    pixels = model.pixels(picture, size=size)
-    grid = model.grid(pixels)
-    if grid.n_patches > MOST_PATCHES:
+def _fitting(
+    model: LoadedModel, picture: "Image", size: int | None
+) -> PictureAttention:
+    """The attention at a size whose page is small enough."""
+    chosen = LONGER_SIDE * model.patch_size if size is None else size
+    attention = read_attention(picture, model, size=chosen)
+    excess = _numbers(attention) / MAX_NUMBERS
+    fitting = int(chosen / math.sqrt(excess))
+    if size is None and excess > 1:
+        smallest = 2 * model.patch_size
+        attention = read_attention(picture, model, size=max(fitting, smallest))
+    elif excess > _HOPELESS:
         message = (
-            f"size {size} makes {grid.n_patches:,} patches; a page takes about a "
-            f"thousand. Leave the size out, or choose {LONGER_SIDE * model.patch_size}"
+            f"a page of {attention.grid.n_patches:,} patches and this many heads would "
+            f"take some {excess * 14:.0f} MB, and at most 15 are written; choose a "
+            f"size up to about {fitting}"
         )
-        raise GridError(message)
-    with torch.no_grad(), capture(model.model) as attention:
-        model.model(pixels)
-    layers = []
-    for record in attention.matching():
-        chain = record.transition()
-        if (
-            not isinstance(chain, AttentionTransition)
-            or chain.mask is not None
-            or chain.causal
-            or chain.n_states != grid.n_tokens
-        ):
-            message = (
-                f"{record.site} of {model.name!r} is not a plain softmax over the "
-                f"{grid.n_tokens} tokens of the picture; a page needs that"
-            )
-            raise UnsupportedModelError(message)
-        patches = chain.restrict(grid.patches)
-        q, k = patches.q[0].cpu(), patches.k[0].cpu()
-        layers.append(AttentionTransition(q, k, scale=patches.scale))
-    return grid, tuple(layers)
+        raise OutputError(message)
+    heads = tuple(layer.to(torch.device("cpu")) for layer in attention.heads)
+    return replace(attention, heads=heads)
 
 
-def _mixture(layers: list[AttentionTransition], lambda2: Tensor) -> AbstractTransition:
-    """The mixture as one stored chain: its products are needed hundreds of times."""
-    weights = lambda2.double() / lambda2.double().sum()
-    return DenseTransition(mix(layers, list(weights)).to_dense())
+def _numbers(attention: PictureAttention) -> int:
+    """Query and key entries of all heads."""
+    return sum(layer.q.numel() + layer.k.numel() for layer in attention.heads)
 
 
 def _sets(

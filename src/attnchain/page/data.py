@@ -1,48 +1,70 @@
 """What one page shows, before it is stored."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from attnchain.capturing import TokenGrid
+from attnchain.files import AbstractResult, Outputs
 from attnchain.markov import MetastableSets
-from attnchain.operators import AttentionTransition
+from attnchain.vision import PictureAttention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(frozen=True, eq=False)
-class PageData:
+class PageData(AbstractResult):
     """A picture, the chains of all heads over its patches, and what was computed.
 
     Attributes:
         title: Heading of the page, usually the picture's file name.
-        model: Name of the model.
-        note: What the weights are.
-        picture: The picture, RGB.
-        grid: Layout of the model's tokens; only its patches are states here.
-        layers: One transition of batch shape `(heads,)` for each layer, over the
-            patches only.
-        lambda2: |lambda_2| of every head.
-        mixed_layers: Layers whose heads, weighted by |lambda_2|, make the mixture the
-            page opens with.
+        picture: The picture as the page shows it, RGB.
+        attention: The chains of all layers over the patches, and their |lambda_2|.
+        mixed_layers: Places of the layers whose heads, weighted by |lambda_2|, make the
+            mixture the page opens with.
         sets: Metastable sets of that mixture, one entry for each number of sets.
         proposed_sets: The number of sets the chain itself proposes; None without.
         head_sets: For each layer and head the metastable sets of that head alone, as
             many as it proposes; None where it has none.
     """
 
+    ending: ClassVar[str] = "-page.json"
+
     title: str
-    model: str
-    note: str
     picture: "Image"
-    grid: TokenGrid
-    layers: tuple[AttentionTransition, ...]
-    lambda2: Float[Tensor, "layers heads"]
+    attention: PictureAttention
     mixed_layers: tuple[int, ...]
     sets: tuple[MetastableSets, ...]
     proposed_sets: int | None
     head_sets: tuple[tuple[MetastableSets | None, ...], ...]
+
+    @cached_property
+    def html(self) -> str:
+        """The page as text, without a network."""
+        from attnchain.page.writing import page_html
+
+        return page_html(self)
+
+    def summary(self) -> str:
+        attention = self.attention
+        layers, heads = attention.lambda2.shape
+        grid, special = attention.grid, attention.removed
+        tokens = f"{special} special + " if special else ""
+        return (
+            f"{attention.model_name}: {attention.model_note}\n"
+            f"{layers} layers x {heads} heads over {tokens}{grid.rows} x "
+            f"{grid.columns} patches, {len(self.html.encode()) / 1e6:.1f} MB; open it "
+            "in a browser"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        layers, heads = self.attention.lambda2.shape
+        read = self.attention.facts()
+        kept = {name: read[name] for name in ("model", "model_note", "patches")}
+        size = len(self.html.encode())
+        return {**kept, "layers": layers, "heads": heads, "bytes": size}
+
+    def write(self, outputs: Outputs) -> None:
+        from attnchain.page.writing import write_page
+
+        write_page(outputs.path("-page.html"), self)

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import secrets
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from attnchain.errors import OutputError
+from attnchain.files import write_whole
 from attnchain.markov import MetastableSets
 from attnchain.page.data import PageData
 from attnchain.page.packing import pack_heads, store_heads, text_of
@@ -43,25 +43,15 @@ def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
         OutputError: The page would exceed 15 MB, or cannot be written.
     """
     file = Path(path)
-    content = page_html(data).encode()
+    content = data.html.encode()
     if len(content) > MAX_BYTES:
         message = (
             f"the page would have {len(content) / 1e6:.1f} MB, at most "
             f"{MAX_BYTES / 1e6:.0f} are written; give a smaller size than "
-            f"{data.grid} needs"
+            f"{data.attention.grid} needs"
         )
         raise OutputError(message)
-    temporary = file.with_name(f".{file.name}-{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise OutputError(
-            f"the page cannot be written to {file} ({error.strerror or error})"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(file, content)
     return file
 
 
@@ -73,21 +63,22 @@ def page_html(data: PageData, *, served: bool = False) -> str:
         served: It comes from `attnchain serve` and takes the next picture.
     """
     scripts = (*SCRIPTS, "drop") if served else SCRIPTS
-    stored = [store_heads(layer) for layer in data.layers]
+    attention = data.attention
+    stored = [store_heads(layer) for layer in attention.heads]
     error = max(head.error for heads in stored for head in heads)
     style = asset("page.css")
     return Template(asset("template.html")).substitute(
         policy=policy(scripts, style, more="connect-src 'self'" if served else ""),
         style=style,
         title=html.escape(data.title),
-        model=html.escape(data.model),
-        note=html.escape(data.note),
+        model=html.escape(attention.model_name),
+        note=html.escape(attention.model_note),
         next=asset("next.html") if served else "",
         picture=_picture(data),
         facts=_json(_facts(data, error)),
         layers="\n".join(
             f'<script type="application/octet-stream" class="layer">'
-            f"{text_of(pack_heads(heads, data.grid.columns))}</script>"
+            f"{text_of(pack_heads(heads, attention.grid.columns))}</script>"
             for heads in stored
         ),
         scripts=script_elements(scripts),
@@ -127,17 +118,18 @@ def policy(scripts: Sequence[str], style: str, *, more: str = "") -> str:
 
 def _facts(data: PageData, error: float) -> dict[str, Any]:
     """Everything the scripts need beside the chains."""
-    heads, _, width = data.layers[0].q.shape
+    attention = data.attention
+    heads, _, width = attention.heads[0].q.shape
     return {
         "title": data.title,
-        "model": data.model,
-        "note": data.note,
-        "rows": data.grid.rows,
-        "columns": data.grid.columns,
-        "removed": data.grid.prefix + data.grid.suffix,
+        "model": attention.model_name,
+        "note": attention.model_note,
+        "rows": attention.grid.rows,
+        "columns": attention.grid.columns,
+        "removed": attention.removed,
         "heads": heads,
         "width": width,
-        "lambda2": [_rounded(row) for row in data.lambda2],
+        "lambda2": [_rounded(row) for row in attention.lambda2],
         "mixedLayers": list(data.mixed_layers),
         "largestError": error,
         "sets": [_set_facts(sets) for sets in data.sets],

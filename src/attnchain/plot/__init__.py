@@ -1,11 +1,13 @@
 """Results as matplotlib pictures: a value and axes in, the axes out; no state.
 
 `plot_picture`, `plot_map`, `plot_labels` draw on the plane of the picture;
-`plot_heads` and `plot_spectrum` draw what is known about chains.
+`plot_heads` and `plot_spectrum` draw what is known about chains; `save_figure`,
+`save_labels` and `save_map` write PNG files.
 """
 
 from attnchain.plot.chains import plot_heads, plot_spectrum
 from attnchain.plot.planes import plot_labels, plot_map, plot_picture, segment_colors
+from attnchain.plot.saving import save_figure, save_labels, save_map
 
 __all__ = [
     "plot_heads",
@@ -13,5 +15,8 @@ __all__ = [
     "plot_map",
     "plot_picture",
     "plot_spectrum",
+    "save_figure",
+    "save_labels",
+    "save_map",
     "segment_colors",
 ]

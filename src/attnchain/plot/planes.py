@@ -1,5 +1,6 @@
 """Maps and labels on the plane of the picture."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,8 +105,8 @@ def plot_map(
 
 def plot_labels(
     labels: Int[Tensor, "height width"],
-    picture: "Image",
-    names: list[str],
+    picture: "Image | None",
+    names: Sequence[str],
     *,
     ax: "Axes | None" = None,
     title: str = "",
@@ -113,8 +114,8 @@ def plot_labels(
     """Draws segments as coloured outlines and tints over the picture.
 
     Args:
-        labels: Segment of every pixel, at picture size.
-        picture: The picture.
+        labels: Segment of every pixel.
+        picture: The picture, shown at the size of the labels; None where there is none.
         names: Legend of segments 0, 1, 2, ...
         ax: Axes to draw into; new ones by default.
         title: Heading.
@@ -126,9 +127,11 @@ def plot_labels(
 
     ax = ax or new_axes()
     colors = segment_colors(len(names))
-    index = labels.cpu().numpy()
-    grey = np.asarray(picture.convert("L"))[..., None] / 255
-    ax.imshow(0.45 * grey + 0.55 * colors[index], interpolation="bilinear")
+    shown = colors[labels.cpu().numpy()]
+    if picture is not None:
+        grey = picture.convert("L").resize((labels.shape[1], labels.shape[0]))
+        shown = 0.45 * np.asarray(grey)[..., None] / 255 + 0.55 * shown
+    ax.imshow(shown, interpolation="bilinear")
     patches = [Patch(color=c, label=n) for c, n in zip(colors, names, strict=True)]
     ax.legend(
         handles=patches,

@@ -1,12 +1,8 @@
 """Words: where attention between text and picture tokens leads from a word."""
 
 from attnchain.text.diffusion import read_diffusion
-from attnchain.text.words import (
-    TextAttention,
-    WordSegmentation,
-    segment_words,
-    text_attention,
-)
+from attnchain.text.reading import TextAttention, text_attention
+from attnchain.text.words import WordSegmentation, segment_words
 
 __all__ = [
     "TextAttention",

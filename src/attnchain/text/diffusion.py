@@ -1,6 +1,7 @@
 """A picture of one's own through one pass of a diffusion model."""
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
@@ -9,7 +10,7 @@ from attnchain.capturing import Numbers, Selection, capture
 from attnchain.checks import check_fraction
 from attnchain.errors import UnsupportedModelError
 from attnchain.optional import require
-from attnchain.text.words import TextAttention, Weights, text_attention
+from attnchain.text.reading import TextAttention, Weights, text_attention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +59,7 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
 
     Raises:
         UnsupportedModelError: A pipeline we cannot show a picture to.
-        ShapeError: A noise level outside (0, 1].
+        ArgumentError: A noise level outside (0, 1].
         MissingExtraError: diffusers is not installed.
 
     Sources:
@@ -82,7 +83,8 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
     known = inspect.signature(type(reader).__call__).parameters
     with torch.no_grad(), capture(reader, layers=layers, **selection) as captured:
         reader(**{name: value for name, value in options.items() if name in known})
-    return text_attention(captured, pipeline=pipeline, prompt=prompt, weights=weights)
+    found = text_attention(captured, pipeline=pipeline, prompt=prompt, weights=weights)
+    return replace(found, picture=picture)
 
 
 def _reader(pipeline: Any, noise: float) -> tuple[Any, dict[str, Any]]:

@@ -1,22 +1,33 @@
 """Pictures: their attention as chains, and segments read from it without training.
 
-`read_attention` reads a picture's chains, `segment` cuts it into metastable sets, the
-object under a point or the main object, `Clicks` into what one's marks say.
+`read_attention` reads a picture's chains. Each question to them is a function:
+`segment_sets` cuts the picture into metastable sets, `segment_point` takes the object
+under a point, `segment_object` the main one, `Clicks` what one's marks say;
+`rank_patches` says which patches matter. `segment` reads and asks in one call. Every
+answer is a `Segmentation`.
 """
 
 from attnchain.vision.attention import PictureAttention, read_attention
 from attnchain.vision.clicks import Clicks, ClickSegmentation
-from attnchain.vision.figures import patch_centre, segment_names
-from attnchain.vision.segments import DEFAULT_LAYERS, Segmentation, segment
+from attnchain.vision.objects import segment_object, segment_point
+from attnchain.vision.ranks import PictureRank, rank_patches
+from attnchain.vision.segmentation import ObjectSegmentation, Segmentation
+from attnchain.vision.segments import DEFAULT_LAYERS, segment
+from attnchain.vision.sets import SetSegmentation, segment_sets
 
 __all__ = [
     "DEFAULT_LAYERS",
     "ClickSegmentation",
     "Clicks",
+    "ObjectSegmentation",
     "PictureAttention",
+    "PictureRank",
     "Segmentation",
-    "patch_centre",
+    "SetSegmentation",
+    "rank_patches",
     "read_attention",
     "segment",
-    "segment_names",
+    "segment_object",
+    "segment_point",
+    "segment_sets",
 ]

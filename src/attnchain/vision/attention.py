@@ -4,23 +4,27 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.capturing import AttentionRecord, TokenGrid, capture
+from attnchain.capturing import AbstractRecord, TokenGrid, capture
 from attnchain.errors import GridError, SiteNotFoundError, UnsupportedModelError
-from attnchain.markov import mix, second_eigenvalue
+from attnchain.files import AbstractResult, Outputs
+from attnchain.markov import mix, propagate, second_eigenvalue
 from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,
     forward_backward,
     stored,
 )
+from attnchain.plot import plot_heads, save_figure
+from attnchain.ranking import TokenRank, token_rank
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from PIL.Image import Image
 
     from attnchain.models import LoadedModel
@@ -31,11 +35,12 @@ MOST_PATCHES = 16_384
 
 
 @dataclass(frozen=True, eq=False)
-class PictureAttention:
+class PictureAttention(AbstractResult):
     """Self-attention of some layers among the patches of one picture.
 
     Class and register tokens are left out of the chains (softmax again over the
-    patches); what the class token attends to is kept beside them.
+    patches); what the class token attends to is kept beside them. What is asked of
+    the chains is solved for once, when it is first asked.
 
     Attributes:
         picture: The picture, at its own size.
@@ -46,7 +51,10 @@ class PictureAttention:
             `(heads, n)`, renormalised; empty for models without a class token.
         model_name: The model it was read from.
         model_note: What that model's weights are.
+        removed: Number of class, register and other tokens left out of the chains.
     """
+
+    ending: ClassVar[str] = "-heads.json"
 
     picture: "Image"
     grid: TokenGrid
@@ -55,6 +63,7 @@ class PictureAttention:
     class_rows: tuple[Float[Tensor, "heads n"], ...]
     model_name: str
     model_note: str
+    removed: int = 0
 
     @cached_property
     def lambda2(self) -> Float[Tensor, "layers heads"]:
@@ -64,19 +73,80 @@ class PictureAttention:
     @cached_property
     def chain(self) -> AbstractTransition:
         """All heads of all layers mixed, weighted by lambda_2; stored where it fits."""
-        weights = self.lambda2.double()
-        total = float(weights.sum())
-        return stored(mix(self.heads, [row / total for row in weights]))
+        return stored(mix(self.heads, lambda2=list(self.lambda2)))
 
     @cached_property
     def out_and_back(self) -> AbstractTransition:
         """One step along `chain` and one back, see `forward_backward`."""
         return stored(forward_backward(self.chain))
 
+    @cached_property
+    def rank(self) -> TokenRank:
+        """Incoming TokenRank of the patches in `chain`, damping 0.99."""
+        return token_rank(self.chain)
+
     @property
     def size(self) -> dict[str, int]:
         """Width and height of the picture in pixels, by name."""
         return {"width": self.picture.width, "height": self.picture.height}
+
+    @property
+    def heading(self) -> str:
+        """Model, layers and what the weights are, in one line."""
+        layers = ", ".join(map(str, self.layers))
+        return f"{self.model_name}, layers {layers}: {self.model_note}"
+
+    def bounces(self, start: int, count: int) -> Float[Tensor, "count rows columns"]:
+        """Where attention from a patch is after 1, 2, ... bounces, as maps.
+
+        Args:
+            start: Number of the patch, row by row.
+            count: Number of bounces.
+        """
+        steps = propagate(self.chain, start, count, all_bounces=True)[1:]
+        return self.grid.to_map(steps)
+
+    def patch_centre(self, patch: int) -> tuple[float, float]:
+        """Centre (x, y) of a patch in pixels of the picture.
+
+        Args:
+            patch: Number of the patch, row by row.
+        """
+        row, column = divmod(patch, self.grid.columns)
+        return (
+            (column + 0.5) * self.picture.width / self.grid.columns,
+            (row + 0.5) * self.picture.height / self.grid.rows,
+        )
+
+    def plot(self, *, ax: "Axes | None" = None) -> "Axes":
+        """Draws |lambda_2| of every head, layers down, heads across.
+
+        Args:
+            ax: Matplotlib axes to draw into; new ones by default.
+
+        Returns:
+            The axes.
+        """
+        return plot_heads(self.lambda2, self.layers, ax=ax)
+
+    def summary(self) -> str:
+        lines = [self.heading, "layer   |lambda_2|"]
+        for layer, row in zip(self.layers, self.lambda2.tolist(), strict=True):
+            lines.append(f"{layer:5d}   " + " ".join(f"{value:.3f}" for value in row))
+        return "\n".join(lines)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "model": self.model_name,
+            "model_note": self.model_note,
+            "picture": self.size,
+            "patches": {"rows": self.grid.rows, "columns": self.grid.columns},
+            "layers": self.layers,
+            "lambda2": self.lambda2.tolist(),
+        }
+
+    def write(self, outputs: Outputs) -> None:
+        save_figure(self.plot(), outputs.path("-heads.png"))
 
 
 def read_attention(
@@ -98,49 +168,59 @@ def read_attention(
         `PictureAttention`.
 
     Raises:
+        ImageError: This is no Pillow picture, or its pixels have no defined range.
         SiteNotFoundError: The model has no such layer.
-        GridError: The picture becomes a single patch: there is nothing to walk to; or
-            more than 16,384.
-        UnsupportedModelError: The model's attention is masked.
+        GridError: The size is less than one patch, the picture becomes a single patch
+            (there is nothing to walk to), or more than 16,384.
+        UnsupportedModelError: Attention is not a plain softmax of queries and keys
+            over the tokens of the picture.
     """
-    if (size // model.patch_size) ** 2 > MOST_PATCHES:
-        message = (
-            f"size {size} makes up to {(size // model.patch_size) ** 2:,} patches of "
-            f"{model.patch_size} pixels; at most {MOST_PATCHES:,} are read. Use a "
-            f"size up to {int(MOST_PATCHES**0.5) * model.patch_size}"
-        )
-        raise GridError(message)
+    _check_size(size, model)
     pixels = model.pixels(picture, size=size)
     grid = model.grid(pixels)
     if grid.n_patches < 2:
         message = (
             f"the picture becomes {grid.n_patches} patch at size {size}: a chain needs "
-            "at least two. Give a larger --size or a less narrow picture"
+            "at least two patches. Give a larger size or a less narrow picture"
         )
         raise GridError(message)
     records = _records(model, pixels, layers)
+    tokens = [_whole(record, grid, model) for record in records]
     return PictureAttention(
         picture=picture,
         grid=TokenGrid(grid.rows, grid.columns),
         layers=tuple(record.site.layer for record in records),
-        heads=tuple(_patch_heads(record, grid) for record in records),
-        class_rows=tuple(_class_row(r, grid) for r in records if grid.prefix),
+        heads=tuple(_patches(chain, grid) for chain in tokens),
+        class_rows=tuple(_class_row(chain, grid) for chain in tokens if grid.prefix),
         model_name=model.name,
         model_note=model.note,
+        removed=grid.n_tokens - grid.n_patches,
     )
+
+
+def _check_size(size: int, model: "LoadedModel") -> None:
+    """Before anything is resized: a large picture would fill the memory at once."""
+    count = (size // model.patch_size) ** 2
+    if count > MOST_PATCHES:
+        message = (
+            f"size {size} makes up to {count:,} patches of {model.patch_size} pixels; "
+            f"at most {MOST_PATCHES:,} are read. Use a size up to "
+            f"{int(MOST_PATCHES**0.5) * model.patch_size}"
+        )
+        raise GridError(message)
 
 
 def _records(
     model: "LoadedModel", pixels: Tensor, layers: Sequence[int] | None
-) -> list[AttentionRecord]:
-    """Runs the model and keeps queries and keys of the chosen layers."""
+) -> Sequence[AbstractRecord]:
+    """Runs the model and keeps the attention of the chosen layers."""
     with torch.no_grad(), ExitStack() as stack:
         attention = stack.enter_context(capture(model.model, layers=layers))
         try:
             model.model(pixels)
             stack.close()
         except SiteNotFoundError:
-            found = []
+            found = ()
         else:
             found = attention.matching()
     count = attention.n_layers["self"]
@@ -152,19 +232,36 @@ def _records(
             f"{', '.join(map(str, missing[:5]))} was asked for"
         )
         raise SiteNotFoundError(message)
-    return [record for record in found if isinstance(record, AttentionRecord)]
+    return found
 
 
-def _class_row(record: AttentionRecord, grid: TokenGrid) -> Float[Tensor, "heads n"]:
+def _whole(
+    record: AbstractRecord, grid: TokenGrid, model: "LoadedModel"
+) -> AttentionTransition:
+    """The heads of the one picture over all its tokens."""
+    chain = record.transition()[0]
+    plain = isinstance(chain, AttentionTransition)
+    if not plain or chain.mask is not None or chain.causal:
+        wrong = "masks attention, or keeps no queries and keys"
+    elif chain.n_states != grid.n_tokens:
+        wrong = f"has {chain.n_states} tokens"
+    else:
+        return chain
+    message = (
+        f"{record.site} of {model.name!r} {wrong}; reading a picture needs a plain "
+        f"softmax over the {grid.n_tokens} tokens of the picture"
+    )
+    raise UnsupportedModelError(message)
+
+
+def _patches(chain: AttentionTransition, grid: TokenGrid) -> AttentionTransition:
+    """The heads over the patches alone: softmax again without the other tokens."""
+    places = (slice(None), grid.patches)
+    return AttentionTransition(chain.q[places], chain.k[places], scale=chain.scale)
+
+
+def _class_row(chain: AttentionTransition, grid: TokenGrid) -> Float[Tensor, "heads n"]:
     """The class token's attention over the patches, softmax over them alone."""
-    first = record.q[0, :, :1].float() * record.scale
-    return (first @ record.k[0, :, grid.patches].float().mT).softmax(-1)[:, 0]
-
-
-def _patch_heads(record: AttentionRecord, grid: TokenGrid) -> AttentionTransition:
-    """The heads of the one picture, over its patches."""
-    if record.mask is not None or record.causal:
-        message = f"{record.site} masks attention; reading a picture needs it unmasked"
-        raise UnsupportedModelError(message)
-    patches = (0, slice(None), grid.patches)
-    return AttentionTransition(record.q[patches], record.k[patches], scale=record.scale)
+    scale = chain.q.shape[-1] ** -0.5 if chain.scale is None else chain.scale
+    first = chain.q[:, :1].float() * scale
+    return (first @ chain.k[:, grid.patches].float().mT).softmax(-1)[:, 0]

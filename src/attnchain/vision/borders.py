@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.checks import check_positive
-from attnchain.errors import ConvergenceError, ShapeError
+from attnchain.errors import ArgumentError, ConvergenceError, ShapeError
 from attnchain.maps import component, enlarge, object_region
 from attnchain.models.pictures import to_rgb
 
@@ -70,7 +70,7 @@ def border_walk(
         deeper than `reach`, is returned as it is.
 
     Raises:
-        ShapeError: The mask has another size, or the reach is below one pixel.
+        ArgumentError: The mask has another size, or the reach is below one pixel.
         ImageError: The picture's pixels have no defined range.
         ConvergenceError: The linear equations were not solved.
 
@@ -81,11 +81,12 @@ def border_walk(
     """
     size = (picture.height, picture.width)
     check_positive(reach, "reach")
-    if tuple(mask.shape) != size or mask.dtype != torch.bool or reach < 1:
+    if reach < 1:
+        raise ArgumentError(f"reach must be at least a pixel, but is {reach!r}")
+    if tuple(mask.shape) != size or mask.dtype != torch.bool:
         message = (
-            f"expected a boolean mask of the picture's size {size} and a reach of at "
-            f"least a pixel, but got {mask.dtype} of shape {tuple(mask.shape)} and "
-            f"{reach!r}"
+            f"expected a boolean mask of the picture's size {size}, but got "
+            f"{mask.dtype} of shape {tuple(mask.shape)}"
         )
         raise ShapeError(message)
     picture = to_rgb(picture)

@@ -1,18 +1,25 @@
 """Segments by clicks, scribbles and boxes: a session of marks that can be undone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.errors import ArgumentError, ImageError
-from attnchain.maps import enlarge, otsu_in_range
+from attnchain.maps import enlarge, otsu_in_range, regions_at
 from attnchain.markov import propagate
 from attnchain.operators import AbstractTransition
+from attnchain.vision import figures
 from attnchain.vision.attention import PictureAttention
+from attnchain.vision.objects import as_point
+from attnchain.vision.segmentation import OBJECT_NAMES, PictureSegmentation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Pixel = tuple[int, int]
 
@@ -38,19 +45,31 @@ class Mark:
     box: tuple[int, int, int, int] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class ClickSegmentation:
-    """The object that the marks of a session ask for.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClickSegmentation(PictureSegmentation):
+    """The object that the marks of a session ask for; `names` are "rest" and "object".
+
+    `maps` is the score: positive on the object, as far as the marks alone decide.
 
     Attributes:
-        mask: The object's pixels.
-        score: Positive on the object, as far as the marks alone decide.
         marks: The marks it follows from.
     """
 
-    mask: Bool[Tensor, "height width"]
-    score: Float[Tensor, "height width"]
+    kind: ClassVar[str] = "clicks"
+    title: ClassVar[str] = "object under the marks"
+
     marks: tuple[Mark, ...]
+
+    def panels(self) -> "list[Callable[[Axes], object]]":
+        on = [pixel for mark in self.marks if mark.positive for pixel in mark.pixels]
+        off = [p for mark in self.marks if not mark.positive for p in mark.pixels]
+        shown = figures.picture(self.picture, title="picture and marks", on=on, off=off)
+        label = "0 at the border"
+        return [shown, figures.one_map(self.maps[0], title="score", label=label)]
+
+    def facts(self) -> dict[str, Any]:
+        marks = [asdict(mark) for mark in self.marks]
+        return {**super().facts(), "object_share": self.area("object"), "marks": marks}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +99,12 @@ class Clicks:
 
         Raises:
             ImageError: A point lies outside the picture.
-            ArgumentError: There is no point.
+            ArgumentError: There is no point, or one is no pair of numbers.
         """
         if not points:
             raise ArgumentError("a scribble needs at least one point")
         at, size = self.attention.grid.patch_at, self.attention.size
-        stroke = _stroke([(float(x), float(y)) for x, y in points])
+        stroke = _stroke([as_point(point, "every point") for point in points])
         patches = tuple(dict.fromkeys(at(x, y, **size) for x, y in stroke))
         pixels = tuple(dict.fromkeys((int(x), int(y)) for x, y in stroke))
         return self._with(Mark(pixels, patches, positive))
@@ -165,7 +184,13 @@ class Clicks:
         if not any(mark.positive for mark in self.marks):
             raise ArgumentError("mark the object first: there is no positive mark")
         score = rule(self)
-        return ClickSegmentation(_mask(self.marks, score), score, self.marks)
+        return ClickSegmentation(
+            names=OBJECT_NAMES,
+            labels=_mask(self.marks, score).long(),
+            maps=score[None],
+            attention=self.attention,
+            marks=self.marks,
+        )
 
     def _with(self, mark: Mark) -> "Clicks":
         return replace(self, marks=(*self.marks, mark))
@@ -234,18 +259,14 @@ def _regression(
 
 def _mask(marks: Sequence[Mark], score: Tensor) -> Bool[Tensor, "height width"]:
     """Positive scores; marked pixels as marked; regions without a mark dropped."""
-    from scipy import ndimage
-
     mask = score > 0
     for mark in marks:
         for x, y in mark.pixels:
             mask[y, x] = mark.positive
     if any(mark.box for mark in marks):
         return mask
-    regions, _ = ndimage.label(mask.cpu().numpy())  # pyright: ignore
-    held = torch.from_numpy(regions)
-    kept = {int(held[y, x]) for m in marks if m.positive for x, y in m.pixels} - {0}
-    return torch.isin(held, torch.tensor(sorted(kept))).to(mask.device)
+    held = [(y, x) for mark in marks if mark.positive for x, y in mark.pixels]
+    return regions_at(mask, held)
 
 
 def _window(mark: Mark) -> tuple[slice, slice]:

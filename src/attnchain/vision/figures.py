@@ -1,136 +1,100 @@
-"""The overview figure of a segmentation."""
+"""The overview figure of a segmentation, and the panels it is made of."""
 
 import textwrap
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
 
 from attnchain.plot import plot_labels, plot_map, plot_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
     from attnchain.vision.attention import PictureAttention
-    from attnchain.vision.segments import Segmentation
+    from attnchain.vision.segmentation import Segmentation
 
-_BOUNCES_SHOWN = 3
+Panel = Callable[["Axes"], object]
+Pixel = tuple[float, float]
+BOUNCES_SHOWN = 3
 _LETTERS = 40
 """Of the heading, that fit above one panel."""
 
 
 def segmentation_figure(result: "Segmentation") -> "Figure":
-    """What a segmentation was cut from, and the segments, side by side.
-
-    Metastable sets and the segment of a point: the start, its first bounces, TokenRank
-    or the map. The main object: what the class token sees, and the map.
-
-    Args:
-        result: What `segment` returned.
-
-    Returns:
-        A matplotlib figure that belongs to no global state.
-    """
+    """What a segmentation was decided by, and the segments, side by side."""
     from matplotlib.figure import Figure
 
-    attention = result.attention
-    names = segment_names(result)
-    if result.mode == "foreground":
-        panels = [partial(_picture, result, start=False), partial(_seen, result)]
-    else:
-        panels = [partial(_picture, result, start=True)]
-        shown = range(min(_BOUNCES_SHOWN, len(result.bounces)))
-        panels += [partial(_bounce, result, number) for number in shown]
-    panels.append(partial(_rank if result.mode == "automatic" else _map, result))
-    aspect = attention.picture.height / attention.picture.width
-    height = 3.0 * min(max(aspect, 0.3), 4.0) + 1.1 + 0.15 * len(names)
-    size = (3.0 * (len(panels) + 1), height)
+    panels, (height, width) = result.panels(), result.labels.shape
+    tall = 3.0 * min(max(height / width, 0.3), 4.0) + 1.1 + 0.15 * len(result.names)
+    size = (3.0 * (len(panels) + 1), tall)
     figure = Figure(figsize=size, layout="constrained")
-    *axes, last = figure.subplots(1, len(panels) + 1)
+    *axes, last = figure.subplots(1, len(panels) + 1, squeeze=False)[0]
     for draw, ax in zip(panels, axes, strict=True):
         draw(ax)
-    title = _TITLES[result.mode]
-    plot_labels(result.labels, attention.picture, names, ax=last, title=title)
-    heading = (
-        f"{attention.model_name}, layers {', '.join(map(str, attention.layers))} — "
-        f"{attention.model_note}"
+    plot_labels(
+        result.labels, result.picture, result.legend, ax=last, title=result.title
     )
-    width = _LETTERS * (len(panels) + 1)
-    figure.suptitle(textwrap.fill(heading, width), fontsize="small")
+    heading = textwrap.fill(result.heading, _LETTERS * (len(panels) + 1))
+    figure.suptitle(heading, fontsize="small")
     return figure
 
 
-def _picture(result: "Segmentation", ax: "Axes", *, start: bool) -> None:
-    attention = result.attention
-    title = "picture and start" if start else "picture"
-    plot_picture(attention.picture, ax=ax, title=title)
-    if start:
-        x, y = patch_centre(attention, result.start)
-        ax.plot([x], [y], "+", color="white", markersize=14, markeredgewidth=4)
-        ax.plot([x], [y], "+", color="#D55E00", markersize=13, markeredgewidth=2)
+def picture(
+    shown: "Image",
+    *,
+    title: str = "picture",
+    on: Sequence[Pixel] = (),
+    off: Sequence[Pixel] = (),
+) -> Panel:
+    """The picture, with points marked on an object and off it."""
+    return partial(_picture, shown, title, {"+": on, "x": off})
 
 
-def _seen(result: "Segmentation", ax: "Axes") -> None:
-    attention = result.attention
-    seen = attention.grid.to_map(attention.class_rows[-1].mean(0))
-    title = "what the class token sees"
-    plot_map(seen / seen.mean(), ax=ax, title=title, label="times the mean patch")
-
-
-def _bounce(result: "Segmentation", number: int, ax: "Axes") -> None:
-    title = f"after {number + 1} bounce{'s' if number else ''}"
-    shares = result.bounces[number] * result.attention.grid.n_patches
-    plot_map(shares, ax=ax, title=title, label="times a uniform walker")
-
-
-def _rank(result: "Segmentation", ax: "Axes") -> None:
-    result.rank.plot(result.attention.grid, ax=ax)
-
-
-def _map(result: "Segmentation", ax: "Axes") -> None:
-    plot_map(result.maps[0], ax=ax, title="map the mask is cut from", label="0 to 1")
-
-
-_TITLES = {
-    "automatic": "metastable sets",
-    "point": "segment of the point",
-    "foreground": "main object",
-}
-
-
-def segment_names(result: "Segmentation") -> list[str]:
-    """What each label stands for, for the legend.
-
-    Args:
-        result: What `segment` returned.
-
-    Returns:
-        One name for each label: for metastable sets, their stationary mass and how
-        much of it stays for a bounce.
-    """
-    if result.sets is None:
-        return ["rest", "object"]
-    shares = zip(
-        result.sets.prevalence.tolist(), result.sets.retention.tolist(), strict=True
-    )
+def walk(attention: "PictureAttention", start: int) -> list[Panel]:
+    """The picture with a patch marked, and where attention from it is."""
+    centre, title = attention.patch_centre(start), "picture and start"
+    maps = attention.bounces(start, BOUNCES_SHOWN)
     return [
-        f"set {i}: {mass:.0%} of walkers, {stay:.0%} stay"
-        for i, (mass, stay) in enumerate(shares)
+        picture(attention.picture, title=title, on=[centre]),
+        *(partial(_bounce, shares, number) for number, shares in enumerate(maps, 1)),
     ]
 
 
-def patch_centre(attention: "PictureAttention", patch: int) -> tuple[float, float]:
-    """Centre of a patch in pixels of the picture.
+def seen(attention: "PictureAttention") -> Panel:
+    """What the class token looks at."""
+    row = attention.grid.to_map(attention.class_rows[-1].mean(0))
+    title, label = "what the class token sees", "times the mean patch"
+    return lambda ax: plot_map(row / row.mean(), ax=ax, title=title, label=label)
 
-    Args:
-        attention: What `read_attention` returned.
-        patch: Number of the patch, row by row.
 
-    Returns:
-        (x, y).
-    """
-    grid, picture = attention.grid, attention.picture
-    row, column = divmod(patch, grid.columns)
-    return (
-        (column + 0.5) * picture.width / grid.columns,
-        (row + 0.5) * picture.height / grid.rows,
-    )
+def rank(attention: "PictureAttention") -> Panel:
+    """TokenRank of the patches."""
+    return lambda ax: attention.rank.plot(attention.grid, ax=ax)
+
+
+def one_map(values: Float[Tensor, "height width"], *, title: str, label: str) -> Panel:
+    """One map, with its colour bar."""
+    return lambda ax: plot_map(values, ax=ax, title=title, label=label)
+
+
+def _picture(
+    shown: "Image", title: str, points: dict[str, Sequence[Pixel]], ax: "Axes"
+) -> None:
+    plot_picture(shown, ax=ax, title=title)
+    for mark, places in points.items():
+        if places:
+            x, y = zip(*places, strict=True)
+            for color, width in (("white", 4), ("#D55E00", 2)):
+                style = {"linestyle": "", "marker": mark, "markersize": 13}
+                ax.plot(x, y, color=color, markeredgewidth=width, **style)
+
+
+def _bounce(shares: Tensor, number: int, ax: "Axes") -> None:
+    title = f"after {number} bounce{'s' if number > 1 else ''}"
+    label = "times a uniform walker"
+    plot_map(shares * shares.numel(), ax=ax, title=title, label=label)

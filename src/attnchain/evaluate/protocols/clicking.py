@@ -219,12 +219,12 @@ def _with_layers(layers: Layers) -> Iterator[Method]:
 
 def in_session(subject: Subject, clicks: Clicked, *, layers: Layers) -> Mask:
     """The object by clicks as `attnchain.vision.clicks` finds it."""
-    return _session(subject, clicks, layers).segment().mask
+    return _session(subject, clicks, layers).segment().mask("object")
 
 
 def by_m2n2(subject: Subject, clicks: Clicked, *, layers: Layers) -> Mask:
     """The object by clicks as `attnchain.methods.m2n2` finds it."""
-    return segment_nearest(_session(subject, clicks, layers)).mask
+    return segment_nearest(_session(subject, clicks, layers)).mask("object")
 
 
 def _session(subject: Subject, clicks: Clicked, layers: Layers) -> Clicks:

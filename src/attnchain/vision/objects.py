@@ -1,0 +1,117 @@
+"""One object of a picture: the one under a point, or the main one."""
+
+import torch
+from torch import Tensor
+
+from attnchain.checks import check_whole
+from attnchain.errors import ArgumentError, GridError
+from attnchain.maps import component, enlarge, otsu_threshold, unit_range
+from attnchain.markov import propagate
+from attnchain.vision.attention import PictureAttention
+from attnchain.vision.borders import object_mask
+from attnchain.vision.segmentation import OBJECT_NAMES, ObjectSegmentation
+
+Point = tuple[float, float]
+
+
+def segment_point(
+    attention: PictureAttention, point: Point, *, bounces: int = 1
+) -> ObjectSegmentation:
+    """The object under a point: what attends to the same things as the patch there.
+
+    $f = S^n e_i$ with S the chain out and back, `forward_backward(chain)`; Otsu's
+    threshold, then the connected region around the point. (A plain push from the
+    patch drifts to popular tokens, and its mass on the object falls with every
+    bounce.)
+
+    Args:
+        attention: What `read_attention` returned.
+        point: (x, y) in pixels of the picture.
+        bounces: Number of times n out and back.
+
+    Returns:
+        `ObjectSegmentation`.
+
+    Raises:
+        ImageError: The point lies outside the picture.
+        ArgumentError: The point is no pair of numbers, or bounces below 1 or so many
+            that attention is the same everywhere.
+    """
+    check_whole(bounces, "bounces")
+    x, y = as_point(point)
+    start = attention.grid.patch_at(x, y, **attention.size)
+    near = propagate(attention.out_and_back, start, bounces)
+    soft = _soft(attention, near, bounces)
+    marked = torch.zeros_like(soft)
+    marked[int(y), int(x)] = 1
+    mask = soft >= min(otsu_threshold(soft), float(soft[int(y), int(x)]))
+    return _result(attention, component(mask, marked), soft, start)
+
+
+def segment_object(
+    attention: PictureAttention, *, bounces: int = 2
+) -> ObjectSegmentation:
+    """The main object: from where a few bounces lead to what the class token sees.
+
+    $f = P^n c$ with c the class token's attention in the last layer read: the
+    expected class attention n bounces later. Of this map `object_mask` takes one
+    region, its border moved to that of the picture.
+
+    Args:
+        attention: What `read_attention` returned.
+        bounces: Number of bounces n.
+
+    Returns:
+        `ObjectSegmentation`.
+
+    Raises:
+        GridError: The model has no class token.
+        ArgumentError: Bounces below 1 or so many that attention is the same
+            everywhere.
+    """
+    check_whole(bounces, "bounces")
+    if not attention.class_rows:
+        message = (
+            f"{attention.model_name} has no class token to look for the main object "
+            "with; give a point instead"
+        )
+        raise GridError(message)
+    seen = attention.class_rows[-1].mean(0)
+    for _ in range(bounces):
+        seen = attention.chain.pull(seen)
+    soft = _soft(attention, seen, bounces)
+    mask = object_mask(soft, attention.picture, patches=attention.grid.n_patches)
+    return _result(attention, mask, soft, None)
+
+
+def as_point(point: Point, name: str = "point") -> Point:
+    """A pair of numbers, as floats; anything else is an ArgumentError."""
+    try:
+        x, y = point
+        return float(x), float(y)
+    except (TypeError, ValueError) as error:
+        message = f"{name} must be two numbers (x, y), but is {point!r}"
+        raise ArgumentError(message) from error
+
+
+def _soft(attention: PictureAttention, values: Tensor, bounces: int) -> Tensor:
+    """Patch values as a map in [0, 1] at picture size."""
+    if float(values.max() - values.min()) <= 1e-5 * float(values.max()):
+        message = (
+            f"after {bounces} bounce(s) attention is the same everywhere: the patches "
+            "cannot be told apart. Use fewer bounces, or a picture with more in it"
+        )
+        raise ArgumentError(message)
+    return unit_range(enlarge(attention.grid.to_map(values), **attention.size))
+
+
+def _result(
+    attention: PictureAttention, mask: Tensor, soft: Tensor, start: int | None
+) -> ObjectSegmentation:
+    return ObjectSegmentation(
+        names=OBJECT_NAMES,
+        labels=mask.long(),
+        maps=soft[None],
+        attention=attention,
+        start=start,
+    )

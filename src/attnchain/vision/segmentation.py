@@ -1,0 +1,171 @@
+"""What every way to segment returns: named segments that draw and save themselves."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attnchain.errors import ArgumentError
+from attnchain.files import AbstractResult, Outputs
+from attnchain.plot import save_figure, save_labels, save_map
+from attnchain.vision import figures
+from attnchain.vision.attention import PictureAttention
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+OBJECT_NAMES = ("rest", "object")
+"""What the labels 0 and 1 stand for where one object is asked for."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Segmentation(AbstractResult):
+    """A picture divided among named segments.
+
+    How sure it is of a segment is not told: no number of ours is calibrated yet.
+
+    Attributes:
+        names: What the labels stand for.
+        labels: Index into `names` of every pixel.
+        maps: What the labels were decided by, at the same size: one map for each name,
+            or the one map of the object.
+    """
+
+    kind: ClassVar[str]
+    """Which question it answers, in one word."""
+    title: ClassVar[str]
+    """The same as the heading of a figure."""
+
+    names: tuple[str, ...]
+    labels: Int[Tensor, "height width"]
+    maps: Float[Tensor, "maps height width"]
+
+    @property
+    @abstractmethod
+    def picture(self) -> "Image | None":
+        """The picture; None where it is not known."""
+
+    @property
+    @abstractmethod
+    def heading(self) -> str:
+        """What it was read from, in one line."""
+
+    @property
+    def legend(self) -> Sequence[str]:
+        """What a reader is told of each name."""
+        return self.names
+
+    @abstractmethod
+    def panels(self) -> "list[Callable[[Axes], object]]":
+        """What is drawn beside the labels, left to right."""
+
+    def mask(self, name: str) -> Bool[Tensor, "height width"]:
+        """The pixels of one segment.
+
+        Args:
+            name: One of `names`.
+
+        Raises:
+            ArgumentError: There is no such segment.
+        """
+        if name not in self.names:
+            message = f"there is no segment {name!r}; there are {', '.join(self.names)}"
+            raise ArgumentError(message)
+        return self.labels == self.names.index(name)
+
+    def area(self, name: str) -> float:
+        """The share of the pixels that lie in one segment.
+
+        Args:
+            name: One of `names`.
+        """
+        return float(self.mask(name).double().mean())
+
+    def plot(self) -> "Figure":
+        """Draws what it was decided by and the segments, side by side.
+
+        Returns:
+            A matplotlib figure that belongs to no global state.
+        """
+        return figures.segmentation_figure(self)
+
+    def findings(self) -> Sequence[str]:
+        """What was found, in a line for each name."""
+        return [f"{name}: {self.area(name):.1%} of the pixels" for name in self.names]
+
+    def summary(self) -> str:
+        return "\n".join([self.heading, *self.findings()])
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "mode": self.kind,
+            "names": self.names,
+            "areas": [self.area(name) for name in self.names],
+        }
+
+    def write(self, outputs: Outputs) -> None:
+        save_labels(self.labels, outputs.path("-segments.png"))
+        save_figure(self.plot(), outputs.path("-figure.png"))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PictureSegmentation(Segmentation):
+    """A segmentation read from the attention inside one picture.
+
+    Attributes:
+        attention: The chains it was read from.
+    """
+
+    attention: PictureAttention
+
+    @property
+    def picture(self) -> "Image":
+        return self.attention.picture
+
+    @property
+    def heading(self) -> str:
+        return self.attention.heading
+
+    def facts(self) -> dict[str, Any]:
+        rank = self.attention.rank.facts()
+        return {**self.attention.facts(), **super().facts(), "token_rank": rank}
+
+    def summary(self) -> str:
+        grid, rank = self.attention.grid, self.attention.rank
+        size = f"{grid.rows} x {grid.columns} patches; {rank.summary()}"
+        return "\n".join([self.heading, size, *self.findings()])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ObjectSegmentation(PictureSegmentation):
+    """One object of a picture and the rest; `names` are "rest" and "object".
+
+    Attributes:
+        start: Patch the object was found from; None for the main object.
+    """
+
+    kind: ClassVar[str] = "object"
+    title: ClassVar[str] = "object"
+
+    start: int | None = None
+
+    def panels(self) -> "list[Callable[[Axes], object]]":
+        if self.start is None:
+            drawn = [figures.picture(self.picture), figures.seen(self.attention)]
+        else:
+            drawn = figures.walk(self.attention, self.start)
+        title, label = "map the mask is cut from", "0 to 1"
+        return [*drawn, figures.one_map(self.maps[0], title=title, label=label)]
+
+    def facts(self) -> dict[str, Any]:
+        start = {} if self.start is None else {"start_patch": self.start}
+        return {**super().facts(), **start, "object_share": self.area("object")}
+
+    def write(self, outputs: Outputs) -> None:
+        super().write(outputs)
+        save_map(self.maps[0], outputs.path("-map.png"))

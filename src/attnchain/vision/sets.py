@@ -1,0 +1,110 @@
+"""A picture's metastable sets: patches among which attention stays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from attnchain.checks import check_count
+from attnchain.maps import enlarge
+from attnchain.markov import MetastableSets, coarse_grained, metastable_sets
+from attnchain.vision import figures
+from attnchain.vision.attention import PictureAttention
+from attnchain.vision.segmentation import PictureSegmentation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_SETS = 24
+"""More segments cannot be told apart by colour or in a legend."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SetSegmentation(PictureSegmentation):
+    """A picture cut into the metastable sets of its patches.
+
+    `maps` are the memberships at picture size; the set of largest one has the pixel.
+
+    Attributes:
+        sets: Memberships, prevalence and retention of the sets in the attention chain.
+    """
+
+    kind: ClassVar[str] = "sets"
+    title: ClassVar[str] = "metastable sets"
+
+    sets: MetastableSets
+
+    @property
+    def start(self) -> int:
+        """The patch of largest TokenRank, from which bounces are drawn."""
+        return int(self.attention.rank.top(1))
+
+    @property
+    def legend(self) -> list[str]:
+        """Of each set its stationary mass, and how much of it stays for a bounce."""
+        masses, stays = self.sets.prevalence.tolist(), self.sets.retention.tolist()
+        return [
+            f"{name}: {mass:.0%} of walkers, {stay:.0%} stay"
+            for name, mass, stay in zip(self.names, masses, stays, strict=True)
+        ]
+
+    def panels(self) -> "list[Callable[[Axes], object]]":
+        return [
+            *figures.walk(self.attention, self.start),
+            figures.rank(self.attention),
+        ]
+
+    def findings(self) -> list[str]:
+        return self.legend
+
+    def facts(self) -> dict[str, Any]:
+        sets = {
+            "prevalence": self.sets.prevalence.tolist(),
+            "retention": self.sets.retention.tolist(),
+            "coarse": self.sets.coarse.tolist(),
+            "eigenvalue_moduli": self.sets.eigenvalues.abs().tolist(),
+        }
+        return {**super().facts(), "start_patch": self.start, "sets": sets}
+
+
+def segment_sets(
+    attention: PictureAttention, sets: int | None = None
+) -> SetSegmentation:
+    """Metastable sets of the patches as segments.
+
+    The sets are those of `forward_backward(chain)`, where patches belong together
+    that attend to the same things; its stationary distribution is uniform. Their
+    prevalence and retention are told for the attention chain itself.
+
+    Args:
+        attention: What `read_attention` returned.
+        sets: Number of sets; where the eigenvalues drop most when not given.
+
+    Returns:
+        `SetSegmentation`, numbered by decreasing stationary mass.
+
+    Raises:
+        ArgumentError: Sets outside 2..24, or more than there are patches.
+    """
+    n = attention.grid.n_patches
+    if sets is not None:
+        check_sets(sets)
+        check_count(sets, "sets", low=2, high=n, meaning=f"there are {n} patches")
+    uniform = torch.full((n,), 1 / n, dtype=torch.float64)
+    found = metastable_sets(attention.out_and_back, sets, pi=uniform)
+    read = coarse_grained(attention.chain, found.memberships)
+    maps = enlarge(attention.grid.to_map(read.memberships.T), **attention.size)
+    return SetSegmentation(
+        names=tuple(f"set {i}" for i in range(len(maps))),
+        labels=maps.argmax(0),
+        maps=maps,
+        attention=attention,
+        sets=replace(read, eigenvalues=found.eigenvalues),
+    )
+
+
+def check_sets(sets: int) -> None:
+    """Raises ArgumentError unless so many sets can be told apart."""
+    meaning = "more cannot be told apart in a figure"
+    check_count(sets, "sets", low=2, high=MOST_SETS, meaning=meaning)
