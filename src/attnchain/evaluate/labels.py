@@ -54,7 +54,10 @@ class LabelPicture:
             seen = [str(tuple(colour)) for colour in colours.tolist()]
         more = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
         shown = ", ".join(seen[:8])
-        return DataSetError(f"expected {expected}, but the {what} are {shown}{more}")
+        return DataSetError(
+            f"expected {expected}, but the {what} are {shown}{more}; save the labels "
+            "with the expected values"
+        )
 
 
 Convention = Callable[[LabelPicture], Labels]

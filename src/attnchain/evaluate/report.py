@@ -148,11 +148,10 @@ class Results:
             for m in methods
         )
         headings = ("method and chosen setting", *map(str, columns))
-        note = (
-            f"{len(self.choosing)} pictures to choose on, {len(self.reporting)} to "
-            "report on."
-        )
-        return Table(title, f"{protocol}.", headings, rows, (note,))
+        halved = any(column.part != "all" for column in columns)
+        counts = f"{len(self.choosing)} pictures to choose on, {len(self.reporting)}"
+        notes = (f"{counts} to report on.",) if halved else ()
+        return Table(title, f"{protocol}.", headings, rows, notes)
 
     def bars(
         self, methods: list[Method], label: str, values: Callable[[list[Record]], Any]
