@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 .PHONY: demo test lint types imports tests browser docs clean
 .DEFAULT_GOAL := demo
 
-$(READY): pyproject.toml constraints/cpu.txt
+$(READY): pyproject.toml constraints/cpu.txt constraints/test.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt \
