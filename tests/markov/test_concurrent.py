@@ -1,6 +1,7 @@
 """Chains solved side by side give what they give one after the other."""
 
 import gc
+import sys
 import threading
 import weakref
 
@@ -69,6 +70,29 @@ def test_results_are_the_same_and_in_order(solve, two_threads):
 def test_an_error_in_a_thread_reaches_the_caller(two_threads):
     with pytest.raises(ConvergenceError):
         spectrum(heads(), 20, tolerance=1e-12, max_products=8)
+    assert torch.get_num_threads() == 2
+
+
+def test_errors_at_once_leave_no_thread_waiting(two_threads):
+    """On a busy machine the caller failed while a thread was still beginning."""
+
+    def fail(_):
+        raise ZeroDivisionError
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            with pytest.raises(ZeroDivisionError):
+                for_each_chain(fail, heads(5, 4))
+    finally:
+        sys.setswitchinterval(interval)
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_while_chains_are_drawn_reaches_the_caller(two_threads):
+    with pytest.raises(ValueError, match="zip"):
+        for_each_chain(names, heads(), [1, 2, 3])
     assert torch.get_num_threads() == 2
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Event, Semaphore
 from typing import Any, TypeVar
 
 import torch
@@ -66,13 +66,14 @@ def _fit(workers: int, n: int, device: torch.device) -> bool:
 def _side_by_side(
     solve: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], workers: int
 ) -> list[Result]:
-    threads, started = torch.get_num_threads(), Barrier(workers + 1)
+    threads, entered, start = torch.get_num_threads(), Semaphore(0), Event()
     gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def enter() -> None:
         torch.get_num_threads()  # the first use in a thread would undo the next line
         torch.set_num_threads(1)
-        started.wait()
+        entered.release()
+        start.wait()
 
     def solved(job: tuple[Any, ...]) -> Result:
         # Both modes belong to a thread, and are those of the caller here.
@@ -81,13 +82,14 @@ def _side_by_side(
 
     pool = ThreadPoolExecutor(workers, "chain", enter)
     try:
-        results = pool.map(solved, jobs)
-        started.wait()
-        # A thread keeps its number; new threads of the program get the last one set.
-        torch.set_num_threads(threads)
+        try:
+            results = pool.map(solved, jobs)
+            for _ in range(workers):
+                entered.acquire()
+        finally:
+            # A thread keeps its number; new threads of the program get the last one.
+            torch.set_num_threads(threads)
+            start.set()
         return list(results)
-    except BaseException:
-        started.abort()
-        raise
     finally:
         pool.shutdown(cancel_futures=True)
