@@ -1,0 +1,268 @@
+"""Sampling classes: a run that can be prolonged, watched, saved and taken up again."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnchain.causal.equivalence import EquivalenceClass
+from attnchain.causal.moves import INSERT, moved
+from attnchain.causal.process import PROCESSES, Process, next_event
+from attnchain.causal.rates import BALANCES, Balance, Rates
+from attnchain.causal.results import ClassSample
+from attnchain.causal.scores import Score
+from attnchain.checks import check_whole
+from attnchain.errors import ArgumentError, OutputError
+
+_SAVE_EVERY = 30.0
+"""Seconds between two writings of a checkpoint."""
+_SHOW_EVERY = 64
+"""Events between two steps of the progress bar."""
+
+
+class ClassSampler:
+    """A Markov process over equivalence classes with a given stationary law.
+
+    Args:
+        score: The target: `UniformScore`, `GaussianBic`, `BDeu` or your own `Score`.
+        process: "zigzag", with momentum, or "reversible".
+        balance: g of the rates: "metropolis" min(1, t), "sqrt" or "barker" t / (1 + t).
+        start: Where to begin; by default the class without edges.
+        generator: A NumPy generator or a seed; equal seeds give equal runs.
+
+    Raises:
+        ArgumentError: An unknown process or balance, a start that does not fit the
+            score, or fewer than two nodes.
+
+    Example:
+        >>> from attnchain.causal import UniformScore
+        >>> sample = ClassSampler(UniformScore(3), generator=0).run(2000)
+        >>> sample.posterior().probabilities.shape  # all eleven classes
+        (11,)
+    """
+
+    def __init__(
+        self,
+        score: Score,
+        *,
+        process: Process = "zigzag",
+        balance: Balance = "metropolis",
+        start: EquivalenceClass | None = None,
+        generator: np.random.Generator | int = 0,
+    ) -> None:
+        check_choice(process, "process", PROCESSES)
+        check_choice(balance, "balance", BALANCES)
+        self.score = score
+        self.process: Process = process
+        self.balance: Balance = balance
+        n = len(score.names)
+        self._graph = EquivalenceClass.empty(n) if start is None else start
+        if n < 2 or self._graph.n_nodes != n:
+            message = (
+                f"a sampler needs at least two nodes and a start with as many as the "
+                f"score; they have {self._graph.n_nodes} and {n}"
+            )
+            raise ArgumentError(message)
+        self._direction = INSERT
+        self._generator = _as_generator(generator)
+        self._rates = Rates(score, balance)
+        self._graphs: list[bytes] = []
+        self._log_holding: list[float] = []
+        self._changes: list[int] = []
+        self._moves = 0
+
+    def run(
+        self,
+        moves: int,
+        *,
+        checkpoint: str | Path | None = None,
+        progress: bool = False,
+    ) -> ClassSample:
+        """Goes on until the run has this many moves in all.
+
+        Args:
+            moves: Number of moves since the start, earlier calls included.
+            checkpoint: File the run is written to every half minute and at the end,
+                for `load`.
+            progress: Show a bar on standard error.
+
+        Returns:
+            The whole path so far.
+
+        Raises:
+            ArgumentError: Not a whole number of at least 1.
+            OutputError: The checkpoint cannot be written.
+        """
+        check_whole(moves, "moves")
+        saved = time.monotonic()
+        with _Bar(moves, shown=progress) as bar:
+            while self._moves < moves:
+                self._advance()
+                if len(self._graphs) % _SHOW_EVERY:
+                    continue
+                bar.show(self._moves)
+                if checkpoint and time.monotonic() - saved > _SAVE_EVERY:
+                    self.save(checkpoint)
+                    saved = time.monotonic()
+            bar.show(self._moves)
+        if checkpoint:
+            self.save(checkpoint)
+        return self._sample()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the run, to be taken up by `load` exactly where it was left.
+
+        Raises:
+            OutputError: The file cannot be written; an earlier one is kept.
+        """
+        settings = {
+            "process": self.process,
+            "balance": self.balance,
+            "direction": self._direction,
+            "target": _fingerprint(self.score),
+            "generator": self._generator.bit_generator.state,
+            "graph": [list(self._graph.parents), list(self._graph.neighbors)],
+        }
+        partial = Path(f"{path}.part")
+        try:
+            with partial.open("wb") as file:
+                np.savez(
+                    file,
+                    settings=np.array(json.dumps(settings, default=_plain)),
+                    graphs=np.frombuffer(b"".join(self._graphs), np.uint8),
+                    log_holding=np.array(self._log_holding),
+                    changes=np.array(self._changes, dtype=np.int8),
+                )
+            os.replace(partial, path)
+        except OSError as error:
+            raise OutputError(f"cannot write the run to {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path, score: Score) -> "ClassSampler":
+        """Takes up a run that was saved.
+
+        Args:
+            path: What `save` or `run` wrote.
+            score: The same target; the file does not hold the data.
+
+        Raises:
+            ArgumentError: No run can be read from the file, or it is of another target.
+        """
+        try:
+            with np.load(path) as file:
+                parts = {name: file[name] for name in file.files}
+            settings = json.loads(str(parts["settings"]))
+            sampler = cls(
+                score,
+                process=settings["process"],
+                balance=settings["balance"],
+                generator=_restored(settings["generator"]),
+            )
+            target = settings["target"]
+        except ArgumentError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{path} holds no run that can be taken up: {error}"
+            raise ArgumentError(message) from error
+        if target != _fingerprint(score):
+            message = (
+                f"the run in {path} is of another target (names, data or settings of "
+                "the score differ); give the score it was made with"
+            )
+            raise ArgumentError(message)
+        sampler._restore(settings, parts)
+        return sampler
+
+    def _restore(self, settings: dict[str, Any], parts: dict[str, np.ndarray]) -> None:
+        self._graph = EquivalenceClass(*map(tuple, settings["graph"]))
+        self._direction = settings["direction"]
+        self._log_holding = parts["log_holding"].tolist()
+        self._changes = parts["changes"].tolist()
+        rows = parts["graphs"].reshape(len(self._changes), -1)
+        self._graphs = [row.tobytes() for row in rows]
+        self._moves = sum(change != 0 for change in self._changes)
+
+    def _advance(self) -> None:
+        """One event."""
+        outlooks = self._rates.outlooks(self._graph)
+        event = next_event(self.process, outlooks, self._direction, self._generator)
+        self._graphs.append(self._graph.packed())
+        self._log_holding.append(event.log_holding)
+        self._changes.append(event.move.kind if event.move else 0)
+        self._direction = event.direction
+        if event.move:
+            self._graph = moved(self._graph, event.move)
+            self._moves += 1
+
+    def _sample(self) -> ClassSample:
+        n = len(self.score.names)
+        graphs = np.frombuffer(b"".join(self._graphs), np.uint8)
+        return ClassSample(
+            tuple(self.score.names),
+            graphs.reshape(-1, n, (n + 7) // 8),
+            np.array(self._log_holding),
+            np.array(self._changes, dtype=np.int8),
+        )
+
+
+class _Bar:
+    """A progress bar on standard error, or nothing."""
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        self._progress = self._task = None
+        if shown:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._progress = Progress(console=Console(stderr=True))
+            self._task = self._progress.add_task("moves", total=total)
+
+    def __enter__(self) -> "_Bar":
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def show(self, done: int) -> None:
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=done)
+
+
+def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
+    """Raises ArgumentError unless the argument is one of the choices."""
+    if value not in choices:
+        raise ArgumentError(f"{name} must be one of {choices}, but is {value!r}")
+
+
+def _as_generator(generator: object) -> np.random.Generator:
+    if isinstance(generator, np.random.Generator):
+        return generator
+    if isinstance(generator, int) and generator >= 0:
+        return np.random.default_rng(generator)
+    message = f"generator must be a numpy Generator or a seed >= 0, not {generator!r}"
+    raise ArgumentError(message)
+
+
+def _restored(state: dict[str, Any]) -> np.random.Generator:
+    generator = getattr(np.random, state["bit_generator"])()
+    generator.state = state
+    return np.random.Generator(generator)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist()
+
+
+def _fingerprint(score: Score) -> list[Any]:
+    """Tells targets apart: names, and the nodes' scores without and with a parent."""
+    n = len(score.names)
+    alone = math.fsum(score.local(v, 0) for v in range(n))
+    chain = math.fsum(score.local(v, 1 << (v - 1)) for v in range(1, n))
+    return [list(score.names), alone, chain]
