@@ -1,7 +1,7 @@
 """All classes on up to five nodes, and the processes over them as matrices."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -114,13 +114,15 @@ class ClassChain:
         """
         from scipy.sparse.linalg import gmres
 
-        centred = np.asarray(values, float) - self.stationary @ values
+        centred = np.asarray(values, dtype=float)
+        centred = centred - float(self.stationary @ centred)
         solution, failed = gmres(self.generator, -centred, rtol=1e-10, restart=200)
         if failed:
             raise ConvergenceError("the equation of the variance was not solved")
         spread = self.stationary * centred
         drawn = 2 * spread @ solution
-        saved = spread @ (centred / -self.generator.diagonal())
+        leaving = -np.asarray(self.generator.diagonal(), dtype=float)
+        saved = spread @ (centred / leaving)
         return self.move_rate * float(drawn - saved) / float(spread @ centred)
 
     @property
@@ -147,32 +149,39 @@ def class_chain(
         >>> round(chain.gap_per_move(), 4)
         0.5542
     """
-    from scipy.sparse import block_array, diags_array
-
     check_choice(process, "process", PROCESSES)
     check_choice(balance, "balance", BALANCES)
     classes = enumerate_classes(len(score.names))
     if len(classes) == 1:
         raise ArgumentError("one node has one class and no moves; give at least two")
-    up, down = (
-        _rate_matrix(score, classes, kind, balance) for kind in (INSERT, DELETE)
-    )
+    up = _rate_matrix(score, classes, INSERT, balance)
+    down = _rate_matrix(score, classes, DELETE, balance)
     law = _probabilities(score, classes)
-    out_up, out_down = up.sum(1), down.sum(1)
     if process == "reversible":
-        rates = up + down
         directions = np.zeros(len(classes), dtype=int)
-    else:
-        turn_down = diags_array(np.maximum(out_down - out_up, 0))
-        turn_up = diags_array(np.maximum(out_up - out_down, 0))
-        rates = block_array([[up, turn_down], [turn_up, down]])
-        directions = np.repeat([INSERT, DELETE], len(classes))
-        classes, law = classes * 2, np.tile(law, 2) / 2
-    generator = (rates - diags_array(rates.sum(1))).tocsr()
-    by_kind = {0: out_up + out_down, INSERT: out_up, DELETE: out_down}
-    kinds = dict.fromkeys(directions.tolist())
-    moves = np.concatenate([by_kind[kind] for kind in kinds])
-    return ClassChain(classes, directions, law, generator, float(law @ moves))
+        move_rate = float(law @ (up + down).sum(1))
+        return ClassChain(classes, directions, law, _closed(up + down), move_rate)
+    directions = np.repeat([INSERT, DELETE], len(classes))
+    twice = np.concatenate([law, law]) / 2
+    move_rate = float(twice @ np.concatenate([up.sum(1), down.sum(1)]))
+    return ClassChain(classes * 2, directions, twice, _zigzag(up, down), move_rate)
+
+
+def _zigzag(up: "csr_array", down: "csr_array") -> "csr_array":
+    """Upward states first; turns at the rate the other way exceeds this way by."""
+    from scipy.sparse import block_array, diags_array
+
+    excess = up.sum(1) - down.sum(1)
+    to_down = diags_array(np.maximum(-excess, 0))
+    to_up = diags_array(np.maximum(excess, 0))
+    return _closed(block_array([[up, to_down], [to_up, down]]))
+
+
+def _closed(rates: Any) -> "csr_array":
+    """Rates with the diagonal that makes rows sum to zero."""
+    from scipy.sparse import csr_array, diags_array
+
+    return csr_array(rates - diags_array(rates.sum(1)))
 
 
 def _rate_matrix(

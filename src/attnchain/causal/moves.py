@@ -56,7 +56,7 @@ class _Block(NamedTuple):
     cliques: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return self.xs.bit_count() * self.ys.bit_count() * self.cliques
 
     def move(self, x: int, y: int, clique: int) -> Move:
@@ -91,7 +91,7 @@ def count_moves(graph: EquivalenceClass, kind: int) -> int:
         >>> count_moves(EquivalenceClass.empty(3), INSERT)
         6
     """
-    return sum(block.count for block in _blocks(graph, kind))
+    return sum(block.size for block in _blocks(graph, kind))
 
 
 def draw_move(
@@ -111,7 +111,7 @@ class MoveTable:
     def __init__(self, graph: EquivalenceClass, kind: int) -> None:
         self._graph = graph
         self._blocks = list(_blocks(graph, kind))
-        self.count = sum(block.count for block in self._blocks)
+        self.count = sum(block.size for block in self._blocks)
 
     def draw(self, generator: np.random.Generator) -> Move:
         """One move, each with the same probability."""
@@ -119,15 +119,15 @@ class MoveTable:
             raise ArgumentError(f"{self._graph!r} has no move of this kind")
         place = below(self.count, generator)
         for block in self._blocks:
-            if place < block.count:
+            if place < block.size:
                 pair = place // block.cliques
                 across, down = divmod(pair, block.ys.bit_count())
                 x = _member(block.xs, across)
                 y = _member(block.ys, down)
                 clique = draw_clique(self._graph.neighbors, block.pool, generator)
                 return block.move(x, y, clique)
-            place -= block.count
-        raise AssertionError
+            place -= block.size
+        raise AssertionError("a place beyond the count")
 
 
 def apply_move(graph: EquivalenceClass, move: Move) -> EquivalenceClass:
@@ -157,7 +157,7 @@ def moved(graph: EquivalenceClass, move: Move) -> EquivalenceClass:
     dag[y] = dag[y] | 1 << x if kind == INSERT else dag[y] & ~(1 << x)
     order = topological_order(dag)
     if order is None:
-        raise AssertionError((graph, move))
+        raise AssertionError(f"{move} made a cycle in {graph!r}")
     return EquivalenceClass(*completed(dag, order))
 
 

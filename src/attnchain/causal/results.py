@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -11,9 +11,6 @@ from jaxtyping import Float, Int, UInt8
 from attnchain.causal.equivalence import EquivalenceClass
 from attnchain.checks import check_count
 from attnchain.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 _CHUNK = 4096
 _FEWEST_EVENTS = 100
@@ -39,7 +36,8 @@ class EdgeProbabilities:
         adjacency: Probability that i and j are adjacent, symmetric.
         directed: Probability that i -> j is directed in the class: all of its DAGs
             have it. What is missing to the adjacency is undirected.
-        adjacency_error: Standard errors by batch means; zero where exact.
+        adjacency_error: Standard errors by batch means; zero where exact, and where
+            the edge was there in every row or in none: then it is only rare.
         directed_error: Likewise.
     """
 
@@ -159,12 +157,14 @@ class ClassSample:
             ArgumentError: Fewer than 100 events.
         """
         batches = self._batches()
-        adjacency, directed = 0.0, 0.0
+        n = len(self.names)
+        adjacency, directed = np.zeros((2, batches.shape[0], n, n))
         for low in range(0, len(self.graphs), _CHUNK):
             rows = slice(low, low + _CHUNK)
             part = _means(_unpacked(self.graphs[rows]), batches[:, rows])
-            adjacency, directed = adjacency + part[0], directed + part[1]
-        count = math.sqrt(batches.shape[0])
+            adjacency += part[0]
+            directed += part[1]
+        count = math.sqrt(len(adjacency))
         return EdgeProbabilities(
             self.names,
             adjacency.mean(0),
@@ -224,8 +224,8 @@ class ClassSample:
         values = self.n_edges if values is None else values
         return self.n_moves / self.effective_sample_size(values)
 
-    def _batches(self) -> "csr_array":
-        """Weights of the rows in batches of equal time; each batch sums to one."""
+    def _batches(self) -> Any:
+        """Sparse (batches, rows): weights within batches of equal time."""
         from scipy.sparse import csr_array
 
         events = len(self.log_holding)
@@ -261,7 +261,7 @@ def _unpacked(graphs: np.ndarray) -> np.ndarray:
     return np.unpackbits(graphs, axis=2, count=n, bitorder="little").astype(bool)
 
 
-def _means(into: np.ndarray, weights: object) -> tuple[np.ndarray, np.ndarray]:
+def _means(into: np.ndarray, weights: Any) -> tuple[np.ndarray, np.ndarray]:
     """Weighted adjacency and directed edges, for every row of the weights."""
     rows, n, _ = into.shape
     out = into.transpose(0, 2, 1)

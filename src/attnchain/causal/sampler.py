@@ -4,8 +4,10 @@ import json
 import math
 import os
 import time
+from numbers import Integral
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,6 +20,15 @@ from attnchain.causal.scores import Score
 from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError, OutputError
 
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    BadZipFile,
+)
 _SAVE_EVERY = 30.0
 """Seconds between two writings of a checkpoint."""
 _SHOW_EVERY = 64
@@ -153,7 +164,7 @@ class ClassSampler:
             ArgumentError: No run can be read from the file, or it is of another target.
         """
         try:
-            with np.load(path) as file:
+            with Path(path).open("rb") as stream, np.load(stream) as file:
                 parts = {name: file[name] for name in file.files}
             settings = json.loads(str(parts["settings"]))
             sampler = cls(
@@ -165,7 +176,7 @@ class ClassSampler:
             target = settings["target"]
         except ArgumentError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _UNREADABLE as error:
             message = f"{path} holds no run that can be taken up: {error}"
             raise ArgumentError(message) from error
         if target != _fingerprint(score):
@@ -244,8 +255,8 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
 def _as_generator(generator: object) -> np.random.Generator:
     if isinstance(generator, np.random.Generator):
         return generator
-    if isinstance(generator, int) and generator >= 0:
-        return np.random.default_rng(generator)
+    if isinstance(generator, Integral) and int(generator) >= 0:
+        return np.random.default_rng(int(generator))
     message = f"generator must be a numpy Generator or a seed >= 0, not {generator!r}"
     raise ArgumentError(message)
 

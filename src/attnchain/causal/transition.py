@@ -34,12 +34,12 @@ class SparseTransition(AbstractTransition):
             generator: Q, rows summing to zero.
             rate: Λ, at least the largest rate out of a state.
         """
-        from scipy.sparse import eye_array
+        from scipy.sparse import coo_array, eye_array
 
-        matrix = (eye_array(generator.shape[0]) + generator / rate).tocoo()
+        n = len(generator.diagonal())
+        matrix = coo_array(eye_array(n) + generator / rate)
         places = torch.stack([torch.as_tensor(axis).long() for axis in matrix.coords])
-        values = torch.as_tensor(matrix.data)
-        size = matrix.shape
+        values, size = torch.as_tensor(matrix.data), (n, n)
         return cls(_sparse(places, values, size), _sparse(places.flip(0), values, size))
 
     @property
