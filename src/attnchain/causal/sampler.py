@@ -1,8 +1,8 @@
 """Sampling classes: a run that can be prolonged, watched, saved and taken up again."""
 
+import io
 import json
 import math
-import os
 import time
 from numbers import Integral
 from pathlib import Path
@@ -18,7 +18,8 @@ from attnchain.causal.rates import BALANCES, Balance, Rates
 from attnchain.causal.results import ClassSample
 from attnchain.causal.scores import Score
 from attnchain.checks import check_whole
-from attnchain.errors import ArgumentError, OutputError
+from attnchain.errors import ArgumentError
+from attnchain.files import write_whole
 
 _UNREADABLE = (
     OSError,
@@ -138,19 +139,15 @@ class ClassSampler:
             "generator": self._generator.bit_generator.state,
             "graph": [list(self._graph.parents), list(self._graph.neighbors)],
         }
-        partial = Path(f"{path}.part")
-        try:
-            with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    settings=np.array(json.dumps(settings, default=_plain)),
-                    graphs=np.frombuffer(b"".join(self._graphs), np.uint8),
-                    log_holding=np.array(self._log_holding),
-                    changes=np.array(self._changes, dtype=np.int8),
-                )
-            os.replace(partial, path)
-        except OSError as error:
-            raise OutputError(f"cannot write the run to {path}: {error}") from error
+        content = io.BytesIO()
+        np.savez(
+            content,
+            settings=np.array(json.dumps(settings, default=_plain)),
+            graphs=np.frombuffer(b"".join(self._graphs), np.uint8),
+            log_holding=np.array(self._log_holding),
+            changes=np.array(self._changes, dtype=np.int8),
+        )
+        write_whole(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: str | Path, score: Score) -> "ClassSampler":
