@@ -68,8 +68,11 @@ def test_results_are_the_same_and_in_order(solve, two_threads):
 
 
 def test_an_error_in_a_thread_reaches_the_caller(two_threads):
+    def refuse(chain):
+        raise ConvergenceError(f"none for {chain!r}")
+
     with pytest.raises(ConvergenceError):
-        spectrum(heads(), 20, tolerance=1e-12, max_products=8)
+        for_each_chain(refuse, heads())
     assert torch.get_num_threads() == 2
 
 

@@ -254,7 +254,7 @@ def test_mixing_times_of_a_batch_and_of_a_periodic_chain():
 @pytest.mark.parametrize("epsilon", [0.0, 1.0, -0.1, float("nan")])
 def test_distances_lie_between_zero_and_one(epsilon):
     known = chains.two_state(0.1, 0.3)
-    with pytest.raises(ShapeError, match="epsilon"):
+    with pytest.raises(ArgumentError, match="epsilon"):
         mixing_time(as_transition(known.matrix), known.stationary, epsilon=epsilon)
 
 

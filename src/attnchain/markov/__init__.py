@@ -18,16 +18,16 @@ from attnchain.markov.results import (
     Spectrum,
     Stationary,
 )
-from attnchain.markov.spectral import (
+from attnchain.markov.second import second_eigenvalue
+from attnchain.markov.spectral import spectrum
+from attnchain.markov.stationarity import stationary
+from attnchain.markov.subspaces import leading_subspaces
+from attnchain.markov.timescales import (
     implied_timescale,
     mixing_time,
     relaxation_time,
-    second_eigenvalue,
     spectral_gap,
-    spectrum,
 )
-from attnchain.markov.stationarity import stationary
-from attnchain.markov.subspaces import leading_subspaces
 
 __all__ = [
     "LeadingSubspaces",

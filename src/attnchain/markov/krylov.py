@@ -7,21 +7,31 @@ eigenvalues of P, and its Schur vectors complete the constant one. The left
 eigenvectors of M are those of P, which sum to zero.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attnchain.checks import check_finite
+from attnchain.errors import ConvergenceError
+from attnchain.markov.factorised import factorised
+from attnchain.markov.schur import Eigenpairs, OrderedSchur, eigenvalues, ordered_schur
 from attnchain.operators import AbstractTransition, DenseTransition, Side
 
 BLOCK = 8
 """Vectors per product in tiles, where eight columns cost little more than one."""
+DENSE_LIMIT = 1_500
+"""Up to this many states, all eigenvalues at once are the way out."""
 _MOST = 120
 """Basis vectors kept before a restart, and more where more are wanted."""
-_DENSE_LIMIT = 512
-"""Up to this many states, all eigenvalues at once are the way out."""
+_EXPLORED = 4
+"""Block products after the first deflation, in search of more copies."""
+_PASSES = 8
+"""Projections at most until rows are orthogonal; two or three do."""
+_NOISE = 4
+"""Images below this many units of rounding have vanished."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,23 +39,41 @@ class InvariantSubspace:
     """Leading part of the mean-zero spectrum, by decreasing modulus.
 
     Attributes:
-        triangular: Ordered real Schur form T, (m, m), float64.
         basis: Orthonormal rows Z, (m, n): P Z^T is nearly Z^T T plus constants.
         coupling: What is missing: the residual of column i is column i of this.
-        conditions: Condition number of each eigenvalue, (m,).
+        pairs: Eigenvalues and eigenvectors of T, with condition numbers.
+        others: Every eigenvalue seen, the leading ones included.
+        deflated: Norm of what was taken for zero.
         products: Single-vector products spent.
     """
 
-    triangular: np.ndarray
     basis: Tensor
     coupling: np.ndarray
-    conditions: np.ndarray
+    pairs: Eigenpairs
+    others: np.ndarray
+    deflated: float
     products: int
 
     @property
     def residuals(self) -> np.ndarray:
         """Norm of the residual of each Schur vector, (m,)."""
-        return np.linalg.norm(self.coupling, axis=0)
+        return np.linalg.norm(self.coupling, axis=0) + self.deflated
+
+    @property
+    def conditions(self) -> np.ndarray:
+        r"""Condition number of each eigenvalue, (m,), from two sides.
+
+        Inside the subspace left eigenvectors are shorter than they are. But the part
+        $(y v) / (y x)$ of a random unit vector v in the eigenvector x is the condition
+        number over $\sqrt n$, up to chance, and v is where the iteration began.
+        """
+        return np.maximum(self.pairs.conditions, self.pairs.starts)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Residual of each eigenvector times the condition number, (m,)."""
+        residuals = np.linalg.norm(self.coupling @ self.pairs.vectors, axis=0)
+        return (residuals + self.deflated) * self.conditions
 
 
 def leading_subspace(
@@ -54,12 +82,14 @@ def leading_subspace(
     tolerance: float,
     max_products: int,
     side: Side = "pull",
+    *,
+    conditioned: bool = False,
 ) -> InvariantSubspace:
     """The `wanted` eigenvalues of largest modulus beside the 1, or one more.
 
     A complex pair is never split. The method stops when the residuals of the wanted
     Schur vectors are below the tolerance, or the products are spent; the caller
-    compares.
+    compares. A chain of up to 1,500 states that resists is factorised.
 
     Args:
         chain: A single chain.
@@ -68,6 +98,8 @@ def leading_subspace(
         max_products: Single-vector products to spend at most.
         side: "pull" for the right invariant subspace, "push" for the left one, whose
             vectors sum to zero.
+        conditioned: Whether the tolerance is for the eigenvalues' errors instead, as
+            far as residuals above rounding can make them smaller.
 
     Returns:
         The subspace, with at least `wanted` vectors where n allows it.
@@ -81,64 +113,75 @@ def leading_subspace(
     one = wanted == 1 and isinstance(chain, DenseTransition)
     block = 1 if one else max(BLOCK, min(wanted, 2 * BLOCK))
     most = max(_MOST, wanted + BLOCK + 1 + 2 * block)
-    if n <= most:
-        return _dense_subspace(chain, side)
+    if n <= (most + block if one else 2 * most):
+        return dense_subspace(chain, wanted, side)
     space = _Krylov(chain, block, most)
-    check = 8.0  # a small Schur form costs as much as two products
+    resists = math.inf
+    if n <= DENSE_LIMIT and max_products >= 2 * n:
+        resists = min(4 * n, max_products - n)
     while True:
-        space.extend(chain, side)
-        early = space.products < min(check, max_products) or space.size < wanted
-        if early and not space.full:
-            continue
-        check = 1.25 * space.products
-        more = wanted + BLOCK if space.full else wanted
-        order = _ordered_schur(space.projected, more)
-        coupling = space.coupling @ order.vectors
-        kept = order.closed_size(wanted)
-        worst = np.linalg.norm(coupling[:, :kept], axis=0).max()
-        if worst <= tolerance or space.products >= max_products:
-            return order.leading(kept, space.basis, coupling, space.products)
-        if n <= _DENSE_LIMIT and space.products >= 4 * n:
-            return _dense_subspace(chain, side)
+        space.advance(chain, side, wanted, max_products)
+        order = ordered_schur(space.projected, wanted + BLOCK * int(space.full))
+        found = space.leading(order, order.closed_size(wanted))
+        if space.products >= max_products or (
+            space.explored and _fits(found, tolerance, conditioned, space.noise)
+        ):
+            return found
+        if space.products >= resists:
+            return dense_subspace(chain, wanted, side)
         if space.full:
             space.restart(order, order.closed_size(wanted + BLOCK))
 
 
-def _dense_subspace(chain: AbstractTransition, side: Side) -> InvariantSubspace:
-    """All of it at once, for few states."""
+def _fits(
+    found: InvariantSubspace, tolerance: float, conditioned: bool, noise: float
+) -> bool:
+    residual = found.residuals.max()
+    if conditioned:
+        return bool(residual <= noise or found.errors.max() <= tolerance)
+    return bool(residual <= tolerance)
+
+
+def dense_subspace(
+    chain: AbstractTransition, wanted: int, side: Side
+) -> InvariantSubspace:
+    """The same from all eigenvalues at once."""
+    whole = factorised(chain, side)
+    order = ordered_schur(whole.projected, wanted)
+    size = order.closed_size(wanted)
     n = chain.n_states
-    exact = chain.to(torch.float64)
-    states = torch.eye(n, dtype=exact.dtype, device=exact.device)
-    matrix = exact.push(states) if side == "pull" else exact.pull(states)
-    householder = torch.linalg.qr(
-        torch.cat([torch.ones(n, 1), torch.eye(n)[:, : n - 1]], 1).to(matrix)
-    ).Q[:, 1:]
-    projected = (householder.T @ matrix @ householder).cpu().numpy()
-    order = _ordered_schur(projected, n)
-    rounding = np.full((1, n - 1), n * np.finfo(float).eps)
-    return order.leading(n - 1, householder.T, rounding, n)
+    rounding = np.full((1, size), n * np.finfo(float).eps)
+    return InvariantSubspace(
+        whole.lifted(order.vectors[:, :size].T),
+        rounding,
+        order.eigenpairs(size, np.zeros((n - 1, 1))),
+        eigenvalues(order.triangular),
+        0.0,
+        n,
+    )
 
 
 class _Krylov:
     """Basis V (m, n) and next block Q (b, n): M V^T = V^T H + Q^T E.
 
     Both lie in `rows` below the constant vector, all orthonormal; H and below it E are
-    the first m columns of `matrix`.
+    the first m columns of `matrix`, and `start` the first block in coordinates of V.
     """
 
     def __init__(self, chain: AbstractTransition, block: int, most: int) -> None:
         n = chain.n_states
-        generator = torch.Generator().manual_seed(0)
-        random = torch.randn(block, n, generator=generator, dtype=torch.float64)
         like = {"dtype": chain.dtype, "device": chain.device}
+        self.generator = torch.Generator().manual_seed(0)
         self.rows = torch.empty(1 + most + block, n, **like)
         self.rows[0] = n**-0.5
-        self.rows[1 : 1 + block] = _orthonormal(
-            (random - random.mean(-1, keepdim=True)).to(**like)
-        )
+        self.rows[1 : 1 + block], _ = _orthonormal(self.rows[:1], self._random(block))
         self.matrix = np.zeros((most + block, most))
+        self.start = np.zeros((most, block))
+        self.start[:block] = np.eye(block)
         self.block, self.most = block, most
         self.size, self.products = 0, 0
+        self.noise = _NOISE * torch.finfo(chain.dtype).eps
+        self.deflated, self.deflated_at = 0.0, math.inf
 
     @property
     def basis(self) -> Tensor:
@@ -160,22 +203,69 @@ class _Krylov:
         """Whether there is no room for another block."""
         return self.size + self.block > self.most
 
-    def extend(self, chain: AbstractTransition, side: Side) -> None:
+    @property
+    def explored(self) -> bool:
+        """Whether fresh directions, if any, had time to show more eigenvalues."""
+        since = self.products - self.deflated_at
+        return self.deflated_at == math.inf or since >= _EXPLORED * self.block
+
+    def advance(
+        self, chain: AbstractTransition, side: Side, wanted: int, limit: int
+    ) -> None:
+        """A quarter more products, or until the basis is full or the limit reached.
+
+        Looking at a small Schur form costs as much as two products.
+        """
+        goal = min(max(8.0, 1.25 * self.products), limit)
+        while self.size < wanted or not (self.full or self.products >= goal):
+            self._extend(chain, side)
+
+    def _extend(self, chain: AbstractTransition, side: Side) -> None:
         """One more block product, orthogonalised twice."""
         m, b = self.size, self.block
         known, new = self.rows[: 1 + m + b], slice(m, m + b)
         image = chain.pull(known[-b:]) if side == "pull" else chain.push(known[-b:])
+        largest = max(1.0, float(torch.linalg.vector_norm(image, dim=-1).max()))
         first = image @ known.T
         image.addmm_(first, known, alpha=-1)
         second = image @ known.T
         image.addmm_(second, known, alpha=-1)
-        triangle = _factor(image, known, out=self.rows[1 + m + b : 1 + m + 2 * b])
         columns = first.add_(second).double().cpu().numpy()[:, 1:]
         self.matrix[: m + b, new] = columns.T
-        self.matrix[m + b : m + 2 * b, new] = triangle
+        self.matrix[m + b : m + 2 * b, new] = self._append(image, known, largest)
         self.size, self.products = m + b, self.products + b
 
-    def restart(self, order: "_Schur", size: int) -> None:
+    def _append(self, image: Tensor, known: Tensor, largest: float) -> np.ndarray:
+        """The next block of rows, and E with image^T = rows^T E but for rounding.
+
+        Directions in which the image has vanished are deflated: their part of E is
+        zero, and fresh ones take their place.
+        """
+        b = self.block
+        out = self.rows[len(known) : len(known) + b]
+        if b == 1 and (norm := float(torch.linalg.vector_norm(image))) > 1e-3:
+            torch.div(image, norm, out=out)
+            return np.array([[norm]])
+        check_finite(image, "a product of the chain")
+        q, r = torch.linalg.qr(image.T)
+        u, sizes, v = np.linalg.svd(r.double().cpu().numpy())
+        alive = int((sizes > largest * self.noise).sum())
+        if alive < b:
+            self.deflated = max(self.deflated, float(sizes[alive]))
+            self.deflated_at = min(self.deflated_at, self.products + b)
+        rows = torch.from_numpy(u.T[:alive].copy()).to(q) @ q.T
+        rows = torch.cat([rows, self._random(b - alive)])
+        out[:], correction = _orthonormal(known, rows)
+        return correction[:, :alive] @ (sizes[:alive, None] * v[:alive])
+
+    def _random(self, count: int) -> Tensor:
+        """Random rows, the same on every device."""
+        drawn = torch.randn(
+            count, self.rows.shape[1], generator=self.generator, dtype=torch.float64
+        )
+        return drawn.to(self.rows)
+
+    def restart(self, order: OrderedSchur, size: int) -> None:
         """Only the leading Schur vectors stay."""
         m, b = self.size, self.block
         vectors = order.vectors[:, :size]
@@ -183,110 +273,42 @@ class _Krylov:
         kept = torch.from_numpy(vectors.T.copy()).to(self.rows) @ self.basis
         self.rows[1 + size : 1 + size + b] = self.rows[1 + m : 1 + m + b].clone()
         self.rows[1 : 1 + size] = kept
-        self.matrix[:] = 0
+        start = order.projection(size) @ (order.vectors.T @ self.start[:m])
+        self.matrix[:], self.start[:] = 0, 0
         self.matrix[:size, :size] = order.triangular[:size, :size]
         self.matrix[size : size + b, :size] = coupling
+        self.start[:size] = start
         self.size = size
 
-
-def _orthonormal(rows: Tensor) -> Tensor:
-    return torch.linalg.qr(rows.T).Q.T.contiguous()
-
-
-def _factor(image: Tensor, known: Tensor, *, out: Tensor) -> np.ndarray:
-    """Image = triangle^T @ out, with `out` orthonormal and orthogonal to `known`.
-
-    Where the image has lost its rank (an invariant subspace was found), QR fills up
-    with arbitrary directions, which must be made orthogonal to `known` once more.
-    """
-    if len(image) == 1 and (norm := float(torch.linalg.vector_norm(image))) > 1e-3:
-        torch.div(image, norm, out=out)
-        return np.array([[norm]])
-    q, r = torch.linalg.qr(image.T)
-    rows = q.T - (q.T @ known.T) @ known
-    q, correction = torch.linalg.qr(rows.T)
-    out[:] = q.T
-    return (correction @ r).double().cpu().numpy()
-
-
-@dataclass(frozen=True, eq=False)
-class _Schur:
-    """Real Schur form with eigenvalues by decreasing modulus."""
-
-    triangular: np.ndarray
-    vectors: np.ndarray
-
-    def closed_size(self, wanted: int) -> int:
-        """Wanted columns, or one more where that would split a complex pair."""
-        size = min(wanted, self.triangular.shape[0])
-        splits = size < len(self.triangular) and self.triangular[size, size - 1] != 0
-        return size + int(splits)
-
-    def leading(
-        self, size: int, basis: Tensor, coupling: np.ndarray, products: int
-    ) -> InvariantSubspace:
-        """The first `size` vectors, turned back into the space of the states."""
-        rotation = torch.from_numpy(self.vectors[:, :size].T.copy())
+    def leading(self, order: OrderedSchur, size: int) -> InvariantSubspace:
+        """The first `size` Schur vectors, turned back into the space of the states."""
+        pairs = order.eigenpairs(size, self.start[: self.size])
+        scale = math.sqrt(self.rows.shape[1] / self.block)
+        rotation = torch.from_numpy(order.vectors[:, :size].T.copy())
         return InvariantSubspace(
-            self.triangular[:size, :size],
-            rotation.to(basis) @ basis,
-            coupling[:, :size],
-            self.conditions(size),
-            products,
+            rotation.to(self.rows) @ self.basis,
+            self.coupling @ order.vectors[:, :size],
+            Eigenpairs(
+                pairs.values, pairs.vectors, pairs.conditions, scale * pairs.starts
+            ),
+            eigenvalues(order.triangular),
+            self.deflated,
+            self.products,
         )
 
-    def conditions(self, size: int) -> np.ndarray:
-        """1 / cosine between left and right eigenvector, of the first ones in T."""
-        import scipy.linalg
 
-        eig: Any = scipy.linalg.eig
-        values, left, right = eig(self.triangular, left=True, right=True)
-        cosines = np.abs((left.conj() * right).sum(0))
-        leading = eigenvalues(self.triangular[:size, :size])
-        order = [int(np.argmin(abs(values - value))) for value in leading]
-        return 1 / np.maximum(cosines[order], np.finfo(float).tiny)
+def _orthonormal(known: Tensor, rows: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Rows made orthonormal and orthogonal to those known, and what they were in them.
 
-
-def eigenvalues(triangular: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a real Schur form in its own order, pairs with + first."""
-    values: list[complex] = []
-    for i in _blocks(triangular, 0)[0]:
-        if i + 1 < len(triangular) and triangular[i + 1, i] != 0:
-            pair = np.linalg.eigvals(triangular[i : i + 2, i : i + 2])
-            values.extend(sorted(pair, key=lambda z: -z.imag))
-        else:
-            values.append(complex(triangular[i, i]))
-    return np.array(values, dtype=complex)
-
-
-def _ordered_schur(matrix: np.ndarray, wanted: int) -> _Schur:
-    """Schur form whose first `wanted` columns have the largest moduli, in order."""
-    import scipy.linalg
-
-    schur: Any = scipy.linalg.schur
-    triangular, vectors = schur(matrix, output="real", check_finite=False)
-    (swap,) = scipy.linalg.get_lapack_funcs(("trexc",), (triangular,))
-    done = 0
-    while done < min(wanted, len(matrix)):
-        starts, moduli = _blocks(triangular, done)
-        source = int(starts[moduli.argmax()])
-        if source != done:
-            triangular, vectors, info = swap(triangular, vectors, source + 1, done + 1)
-            if info != 0:  # two blocks too close to swap: equal moduli in effect
-                break
-        pair = done + 1 < len(matrix) and triangular[done + 1, done] != 0
-        done += 2 if pair else 1
-    return _Schur(triangular, vectors)
-
-
-def _blocks(triangular: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the diagonal blocks begin, from `first` on, and their moduli."""
-    diagonal, below = np.diagonal(triangular), np.diagonal(triangular, -1)
-    starts = np.flatnonzero(np.append(True, below == 0))
-    starts = starts[starts >= first]
-    moduli = abs(diagonal[starts])
-    pairs = np.append(below, 0)[starts] != 0
-    i = starts[pairs]
-    products = triangular[i, i + 1] * triangular[i + 1, i]
-    moduli[pairs] = np.sqrt(abs(diagonal[i] * diagonal[i + 1] - products))
-    return starts, moduli
+    Projecting loses accuracy where little is left, so it is repeated until most is.
+    """
+    b = len(rows)
+    correction = np.eye(b)
+    for _ in range(_PASSES):
+        rows = rows - (rows @ known.T) @ known
+        q, r = torch.linalg.qr(rows.T)
+        rows, triangle = q.T, r.double().cpu().numpy()
+        correction = triangle @ correction
+        if abs(np.diagonal(triangle)).min() > 0.7:
+            return rows, correction
+    raise ConvergenceError("no further direction is orthogonal to those known")

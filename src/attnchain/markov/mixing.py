@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attnchain.errors import ArgumentError
-from attnchain.markov.spectral import second_eigenvalue
+from attnchain.markov.second import second_eigenvalue
 from attnchain.operators import AbstractTransition, Mixture
 
 

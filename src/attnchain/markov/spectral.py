@@ -1,31 +1,21 @@
-"""Eigenvalues of a chain: how fast it forgets, and what it forgets last."""
+"""Leading eigenvalues of a chain and the slow observables that belong to them."""
 
 import math
-import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from attnchain.checks import check_count, check_positive
-from attnchain.errors import ConvergenceError, NumericalWarning, ShapeError
+from attnchain.errors import ConvergenceError
 from attnchain.markov.concurrent import for_each_chain
-from attnchain.markov.krylov import eigenvalues, leading_subspace
-from attnchain.markov.results import SecondEigenvalue, Spectrum, stacked
-from attnchain.operators import (
-    AbstractTransition,
-    AttentionTransition,
-    Damped,
-    DenseTransition,
-    fits_budget,
-    stored,
-)
+from attnchain.markov.krylov import InvariantSubspace, leading_subspace
+from attnchain.markov.results import Spectrum, stacked
+from attnchain.markov.schur import shared_errors
+from attnchain.operators import AbstractTransition, Damped, DenseTransition, stored
 
-_SAFETY = 4
-"""Error estimates are of first order: close eigenvalues make them too small."""
-_TIGHTENINGS = 4
-"""Smaller residuals tried where lambda_2 is worse conditioned than it seemed."""
+SINGLE_LIMIT = 1e-6
+"""Residuals below this need products in double precision."""
 
 
 def spectrum(
@@ -89,27 +79,23 @@ def _spectrum_of_chain(
 ) -> Spectrum:
     if isinstance(chain, Damped):
         return _damped_spectrum(chain, k, tolerance, max_products)
-    exact = chain.to(torch.float64) if tolerance < 1e-5 else chain
-    working, n = stored(exact), chain.n_states
-    constant = torch.full((1, n), 1 / math.sqrt(n), dtype=chain.dtype).to(chain.device)
-    real = {"dtype": chain.dtype, "device": chain.device}
-    whole = {"dtype": torch.int64, "device": chain.device}
     if k == 1:
-        zero = torch.zeros(1, **real)
-        one = torch.ones(1, **real).to(torch.complex128)
-        products = torch.zeros((), **whole)
-        return Spectrum(one, constant.T, zero, zero, products)
+        return _only_the_one(chain)
+    working, rounding = worked_with(chain, tolerance)
     found = leading_subspace(working, k - 1, tolerance, max_products)
-    values = np.concatenate([[1.0], eigenvalues(found.triangular)])[:k]
+    values = inside_the_circle(found.pairs.values)
+    errors = np.maximum(
+        estimated_errors(working, found, rounding), abs(found.pairs.values) - 1
+    )
     residuals = np.concatenate([[0.0], found.residuals])[:k]
-    errors = residuals * np.concatenate([[1.0], found.conditions])[:k]
-    errors = np.minimum(errors, 2.0)  # no two eigenvalues of a chain are further apart
+    constant = torch.full((1, chain.n_states), chain.n_states**-0.5)
+    real = {"dtype": chain.dtype, "device": chain.device}
     result = Spectrum(
-        torch.from_numpy(values).to(chain.device),
-        torch.cat([constant, found.basis.to(**real)])[:k].T.contiguous(),
+        torch.from_numpy(np.concatenate([[1.0], values])[:k]).to(chain.device),
+        torch.cat([constant.to(**real), found.basis.to(**real)])[:k].T.contiguous(),
         torch.as_tensor(residuals, **real),
-        torch.as_tensor(errors, **real),
-        torch.tensor(found.products, **whole),
+        torch.as_tensor(np.concatenate([[0.0], errors])[:k], **real),
+        torch.tensor(found.products, device=chain.device),
     )
     if residuals.max() > tolerance:
         message = (
@@ -121,6 +107,18 @@ def _spectrum_of_chain(
     return result
 
 
+def _only_the_one(chain: AbstractTransition) -> Spectrum:
+    n, device = chain.n_states, chain.device
+    zero = torch.zeros(1, dtype=chain.dtype, device=device)
+    return Spectrum(
+        (1 + zero).to(torch.complex128),
+        torch.full((n, 1), n**-0.5, dtype=chain.dtype, device=device),
+        zero,
+        zero,
+        torch.zeros((), dtype=torch.int64, device=device),
+    )
+
+
 def _damped_spectrum(
     chain: Damped, k: int, tolerance: float, max_products: int
 ) -> Spectrum:
@@ -128,239 +126,63 @@ def _damped_spectrum(
     base = _spectrum_of_chain(chain.base, k, tolerance, max_products)
     factors = torch.full((k,), chain.damping, dtype=torch.float64).to(chain.device)
     factors[0] = 1
-    return Spectrum(
-        base.eigenvalues * factors,
-        base.basis,
-        base.residuals,
-        base.error_estimate,
-        base.products,
+    return replace(
+        base,
+        eigenvalues=base.eigenvalues * factors,
+        error_estimate=base.error_estimate * factors.to(chain.dtype),
     )
 
 
-def second_eigenvalue(
-    transition: AbstractTransition, *, tolerance: float = 1e-4
-) -> SecondEigenvalue:
-    r"""The eigenvalue lambda_2 of second largest modulus: how metastable a chain is.
-
-    $|\lambda_2|$ near 1 means the chain has sets it rarely leaves; near 0 that it
-    forgets its start in one bounce. It is complex in general, and found with the
-    known pair (1, pi) deflated, without computing the other eigenvalues.
-
-    Args:
-        transition: One chain or a batch; undamped (damping only scales lambda_2).
-        tolerance: Error estimate to reach: residual norm times condition number. The
-            latter is taken inside the subspace, so the estimate may be a few times
-            too small; a quarter of the tolerance is aimed at.
-
-    Returns:
-        `SecondEigenvalue`; modulus 0 for a chain of one state. A triangular (causal)
-        chain is read off its diagonal.
-
-    Warns:
-        NumericalWarning: lambda_2 is so ill-conditioned that its estimated error
-            stays above the tolerance.
-
-    Raises:
-        ConvergenceError: The residual stayed above the tolerance.
-
-    Sources:
-        arXiv 2507.17657 weights heads by it. The released code computes all
-        eigenvalues, or a real power iteration that is wrong for complex pairs.
-
-    Example:
-        >>> import torch
-        >>> from attnchain import as_transition
-        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]).double())
-        >>> second_eigenvalue(two).modulus
-        tensor(0.4000, dtype=torch.float64)
-    """
-    check_positive(tolerance, "tolerance")
-    with torch.no_grad():
-        parts = for_each_chain(
-            lambda chain: _second_of_chain(chain, tolerance), transition
-        )
-    batch, device = transition.batch_shape, transition.device
-    values, errors, products, known = zip(*parts, strict=True)
-    if not all(known):
-        warnings.warn(
-            f"lambda_2 is ill-conditioned: its error is about {max(errors):.1g}, not "
-            f"{tolerance:.1g} (see error_estimate)",
-            NumericalWarning,
-            stacklevel=2,
-        )
-    value = torch.tensor(values, dtype=torch.complex128, device=device).view(batch)
-    error = torch.tensor(errors, dtype=transition.dtype, device=device).view(batch)
-    spent = torch.tensor(products, device=device).view(batch)
-    return SecondEigenvalue(value.abs().to(transition.dtype), value, error, spent)
-
-
-def _second_of_chain(
+def worked_with(
     chain: AbstractTransition, tolerance: float
-) -> tuple[complex, float, int, bool]:
-    """Eigenvalue, error estimate, products, and whether the estimate fits."""
-    if chain.n_states == 1:
-        return 0j, 0.0, 0, True
-    diagonal = _triangular_diagonal(chain)
-    if diagonal is not None:
-        rounding = chain.n_states * torch.finfo(chain.dtype).eps
-        return complex(diagonal.sort().values[-2]), rounding, 1, True
-    goal = tolerance / _SAFETY
-    found = spectrum(chain, 2, tolerance=goal)
-    products, error = int(found.products), float(found.error_estimate[1])
-    for _ in range(_TIGHTENINGS):
-        if error <= goal:
-            break
-        needed = 0.5 * float(found.residuals[1]) * goal / error
-        try:
-            found = spectrum(chain, 2, tolerance=max(1e-12, needed))
-        except ConvergenceError as stopped:
-            found = stopped.result
-        products, error = products + int(found.products), float(found.error_estimate[1])
-    return complex(found.eigenvalues[1]), error, products, error <= tolerance
+) -> tuple[AbstractTransition, float]:
+    """The chain in a precision that allows the tolerance, stored where it fits.
 
-
-def _triangular_diagonal(chain: AbstractTransition) -> Tensor | None:
-    """The diagonal, which is the spectrum, of a chain known to be triangular."""
-    if isinstance(chain, AttentionTransition) and chain.causal:
-        return chain.diagonal()
-    if isinstance(chain, DenseTransition):
-        matrix = chain.matrix
-        if bool(matrix[0, 1:].any()) and bool(matrix[-1, :-1].any()):
-            return None
-        if torch.equal(matrix, matrix.tril()) or torch.equal(matrix, matrix.triu()):
-            return matrix.diagonal()
-    return None
-
-
-def spectral_gap(
-    transition: AbstractTransition, *, tolerance: float = 1e-4
-) -> Float[Tensor, "*batch"]:
-    r"""$1 - |\lambda_2|$: the rate at which a chain forgets.
-
-    Args:
-        transition: One chain or a batch.
-        tolerance: Residual norm to reach for lambda_2.
-
-    Returns:
-        One number for each chain, in [0, 1].
-
-    Example:
-        >>> import torch
-        >>> from attnchain import as_transition
-        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]).double())
-        >>> spectral_gap(two)
-        tensor(0.6000, dtype=torch.float64)
+    Rows of a stored matrix are divided by their sums. Also the relative rounding error
+    of its rows.
     """
-    gap = 1 - second_eigenvalue(transition, tolerance=tolerance).modulus
-    rounding = transition.n_states * torch.finfo(gap.dtype).eps
-    return torch.where(gap <= rounding, 0.0, gap)
+    if chain.dtype != torch.float64:
+        rounding = typical_row_error(chain)
+        if tolerance >= SINGLE_LIMIT and rounding <= tolerance / 2:
+            return stored_evenly(chain), rounding
+        chain = chain.to(torch.float64)
+    return stored_evenly(chain), typical_row_error(chain)
 
 
-def relaxation_time(
-    transition: AbstractTransition, *, tolerance: float = 1e-4
-) -> Float[Tensor, "*batch"]:
-    r"""$1 / (1 - |\lambda_2|)$, in bounces; infinite where the gap is 0.
+def stored_evenly(chain: AbstractTransition) -> AbstractTransition:
+    """The chain stored where it fits, rows that sum to one but nearly divided."""
+    working = stored(chain)
+    if not isinstance(working, DenseTransition):
+        return working
+    sums = working.matrix.sum(-1, keepdim=True)
+    if bool((sums - 1).abs().max() <= 8 * torch.finfo(sums.dtype).eps):
+        return working
+    return DenseTransition.trusted(working.matrix / sums)
 
-    Args:
-        transition: One chain or a batch.
-        tolerance: Residual norm to reach for lambda_2.
 
-    Returns:
-        One number for each chain.
+def typical_row_error(chain: AbstractTransition) -> float:
+    """What rounding makes of the rows, relatively: a walk of its bound's many steps."""
+    return chain.row_error / math.sqrt(min(chain.n_states, 1_024))
 
-    Example:
-        >>> import torch
-        >>> from attnchain import as_transition
-        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]).double())
-        >>> relaxation_time(two)
-        tensor(1.6667, dtype=torch.float64)
+
+def estimated_errors(
+    chain: AbstractTransition, found: InvariantSubspace, rounding: float
+) -> np.ndarray:
+    r"""First-order errors: (residual + rounding) times condition, at most 2.
+
+    For a unit eigenvector x, rows wrong by the fraction $\epsilon$ change P x by
+    $\epsilon \, \| P |x| \|$ at most.
     """
-    return 1 / spectral_gap(transition, tolerance=tolerance)
+    pairs = found.pairs
+    basis = found.basis.to(chain.dtype)
+    vectors = torch.from_numpy(pairs.vectors.T.copy()).to(basis.device)
+    parts = [part.to(basis) @ basis for part in (vectors.real, vectors.imag)]
+    blurred = chain.pull(torch.hypot(*parts)).double().norm(dim=-1).cpu().numpy()
+    errors = found.errors + rounding * blurred * found.conditions
+    shared = shared_errors(pairs.values, errors, found.conditions, found.others)
+    return np.minimum(shared, 2.0)
 
 
-def implied_timescale(
-    transition: AbstractTransition, *, tolerance: float = 1e-4
-) -> Float[Tensor, "*batch"]:
-    r"""$-1 / \ln |\lambda_2|$, in bounces: when the slowest memory has decayed by e.
-
-    Args:
-        transition: One chain or a batch.
-        tolerance: Residual norm to reach for lambda_2.
-
-    Returns:
-        One number for each chain; infinite where abs(lambda_2) is 1.
-    """
-    return -1 / torch.log1p(-spectral_gap(transition, tolerance=tolerance))
-
-
-def mixing_time(
-    transition: AbstractTransition,
-    stationary: Float[Tensor, "*batch n"],
-    *,
-    epsilon: float = 0.25,
-    max_bounces: int = 2**20,
-) -> Float[Tensor, "*batch"]:
-    r"""The first t with $\max_i \tfrac12 \|P^t(i, \cdot) - \pi\|_1 \le \epsilon$.
-
-    The worst start counts, so the powers of the stored matrix are needed: found by
-    repeated squaring and bisection, since the distance never grows with t.
-
-    Args:
-        transition: One chain or a batch, small enough to store.
-        stationary: Its stationary distribution.
-        epsilon: Total variation distance to reach, in (0, 1).
-        max_bounces: Answers beyond this are given as infinite (a periodic chain
-            never mixes).
-
-    Returns:
-        Bounces for each chain.
-
-    Raises:
-        ShapeError: epsilon outside (0, 1), or the matrix does not fit the memory
-            budget; use `relaxation_time` then.
-
-    Sources:
-        Levin, Peres and Wilmer, Markov Chains and Mixing Times, section 4.5.
-
-    Example:
-        >>> import torch
-        >>> from attnchain import as_transition
-        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]).double())
-        >>> mixing_time(two, torch.tensor([5 / 6, 1 / 6]).double())
-        tensor(2., dtype=torch.float64)
-    """
-    if not 0 < epsilon < 1:
-        raise ShapeError(f"epsilon must lie in (0, 1), but is {epsilon!r}")
-    shape = transition.shape[-2:]
-    if not fits_budget(shape, torch.float64, transition.device):
-        message = f"mixing_time stores {tuple(shape)} matrices; use relaxation_time"
-        raise ShapeError(message)
-    pi = stationary.double().expand(*transition.batch_shape, transition.n_states)
-    times = [
-        _first_mixed(chain.to(torch.float64).to_dense(), target, epsilon, max_bounces)
-        for chain, target in zip(
-            transition.chains(), pi.reshape(-1, transition.n_states), strict=True
-        )
-    ]
-    return torch.tensor(times, dtype=torch.float64).view(transition.batch_shape)
-
-
-def _first_mixed(matrix: Tensor, pi: Tensor, epsilon: float, max_bounces: int) -> float:
-    def mixed(power: Tensor) -> bool:
-        return float((power - pi).abs().sum(-1).max()) / 2 <= epsilon
-
-    if 1 - float(pi.min()) <= epsilon:
-        return 0.0
-    powers = [matrix]
-    while not mixed(powers[-1]):
-        if 2 ** len(powers) > max_bounces:
-            return math.inf
-        powers.append(powers[-1] @ powers[-1])
-    if len(powers) == 1:
-        return 1.0
-    bounces, reached = 2 ** (len(powers) - 2), powers[-2]
-    for exponent in range(len(powers) - 3, -1, -1):
-        further = reached @ powers[exponent]
-        if not mixed(further):
-            bounces, reached = bounces + 2**exponent, further
-    return float(bounces + 1)
+def inside_the_circle(values: np.ndarray) -> np.ndarray:
+    """No eigenvalue of a chain is larger than 1; rounding may have made one so."""
+    return values / np.maximum(abs(values), 1)

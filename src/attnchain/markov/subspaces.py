@@ -12,12 +12,15 @@ from torch import Tensor
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import NumericalWarning, ShapeError
 from attnchain.markov.concurrent import for_each_chain
-from attnchain.markov.krylov import InvariantSubspace, leading_subspace
+from attnchain.markov.factorised import factorised
+from attnchain.markov.krylov import DENSE_LIMIT, leading_subspace
 from attnchain.markov.results import LeadingSubspaces, stacked
-from attnchain.operators import AbstractTransition, stored
+from attnchain.markov.schur import ordered_schur
+from attnchain.markov.spectral import SINGLE_LIMIT, inside_the_circle, stored_evenly
+from attnchain.operators import AbstractTransition
 
-_TIGHTENINGS = 4
-"""Smaller residuals tried where eigenvalues are worse conditioned than hoped."""
+_ATTEMPTS = 5
+"""Ever smaller residuals tried where eigenvalues are worse conditioned than hoped."""
 
 
 def leading_subspaces(
@@ -99,30 +102,63 @@ def _of_chain(
     chain: AbstractTransition, k: int, tolerance: float, max_products: int
 ) -> LeadingSubspaces:
     wide = chain.to(torch.float64)
-    exact, rounding = stored(wide), wide.row_error
-    working = exact if tolerance < 1e-5 else stored(chain)
-    goal, spent, attempt = tolerance / 4, 0, 0
-    while True:
+    exact, rounding = stored_evenly(wide), wide.row_error
+    working = exact if tolerance < SINGLE_LIMIT else stored_evenly(chain)
+    goal, small = tolerance / 4, chain.n_states <= DENSE_LIMIT
+    tried: list[LeadingSubspaces] = []
+    for attempt in range(2 if small else _ATTEMPTS):
         # Eigenvalues of one modulus may come in another order on the other side.
         wanted = min(k + attempt, chain.n_states - 1)
         sides = _both_sides(working, wanted, goal, max_products)
-        found = _certified(exact, sides, k, rounding)
-        spent += int(found.products)
-        worst = float(found.error_estimate.max())
-        exhausted = attempt == _TIGHTENINGS or spent >= 2 * max_products
-        if worst <= tolerance or exhausted:
-            return replace(found, products=found.products.new_tensor(spent))
+        tried.append(_certified(exact, sides, k, rounding))
+        worst, spent = _worst(tried[-1]), _spent(tried)
+        hard = small and sides.products >= 2 * chain.n_states
+        if worst <= tolerance or hard or spent >= 2 * max_products:
+            break
         goal, working = max(1e-13, 0.5 * goal * tolerance / worst), exact
-        attempt += 1
+    if small and _worst(tried[-1]) > tolerance:
+        tried.append(_certified(exact, _factorised_sides(exact, k), k, rounding))
+    best = min(tried, key=lambda one: (_worst(one), float(one.backward_error.max())))
+    return replace(best, products=best.products.new_tensor(_spent(tried)))
+
+
+def _worst(found: LeadingSubspaces) -> float:
+    return float(found.error_estimate.max())
+
+
+def _spent(tried: list[LeadingSubspaces]) -> int:
+    return sum(int(found.products) for found in tried)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """Right and left subspace of the same eigenvalues, in orthonormal rows."""
+
+    right: Tensor
+    left: Tensor
+    products: int
 
 
 def _both_sides(
     chain: AbstractTransition, k: int, goal: float, max_products: int
-) -> tuple[InvariantSubspace, InvariantSubspace]:
-    """Right and left subspace of at least k dimensions, no pair split."""
+) -> _Sides:
+    """At least k dimensions, no pair split."""
     right = leading_subspace(chain, k, goal, max_products, "pull")
     left = leading_subspace(chain, len(right.basis), goal, max_products, "push")
-    return right, left
+    size = min(len(right.basis), len(left.basis))
+    return _Sides(right.basis[:size], left.basis[:size], right.products + left.products)
+
+
+def _factorised_sides(exact: AbstractTransition, k: int) -> _Sides:
+    """Both from one Schur form: the left one belongs to the same eigenvalues."""
+    whole = factorised(exact, "pull")
+    order = ordered_schur(whole.projected, k)
+    size = order.closed_size(k)
+    left, _ = np.linalg.qr((order.projection(size) @ order.vectors.T).T)
+    inner = left.T @ whole.projected @ left
+    nested = left @ ordered_schur(inner.T, size).vectors
+    right = whole.lifted(order.vectors[:, :size].T)
+    return _Sides(right, whole.lifted(nested.T), exact.n_states)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,30 +171,26 @@ class _Pairs:
 
 
 def _certified(
-    exact: AbstractTransition,
-    sides: tuple[InvariantSubspace, InvariantSubspace],
-    k: int,
-    rounding: float,
+    exact: AbstractTransition, sides: _Sides, k: int, rounding: float
 ) -> LeadingSubspaces:
     """The eigenvalues of both subspaces together, and what certifies them."""
-    right, left = sides
-    size = min(len(right.basis), len(left.basis))
-    x, y = right.basis[:size].double(), left.basis[:size].double()
+    x, y = sides.right.double(), sides.left.double()
     pairs = _pairs(x, _centred(exact.pull(x)), y, _centred(exact.push(y)), k)
     ones = torch.ones(exact.n_states, dtype=torch.float64, device=exact.device)
     rows, columns = exact.pull(ones), exact.push(ones)
     norm = math.sqrt(float(rows.max()) * float(columns.max()))  # bounds that of P
     uneven = float(_centred(rows).norm()) / math.sqrt(exact.n_states)
-    backward = pairs.residuals + rounding * norm + uneven
+    values = inside_the_circle(pairs.values)
+    backward = pairs.residuals + rounding * norm + uneven + abs(values - pairs.values)
     condition = 1 / np.maximum(pairs.cosines, np.finfo(float).tiny)
     estimate = np.minimum(backward * condition, 2.0)
-    products = right.products + left.products + 2 * size + 2
+    products = sides.products + 2 * len(x) + 2
 
     def told(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(exact.device)
 
     return LeadingSubspaces(
-        eigenvalues=told(pairs.values),
+        eigenvalues=told(values),
         right=x[:k].T.contiguous(),
         left=y[:k].T.contiguous(),
         backward_error=told(backward),
