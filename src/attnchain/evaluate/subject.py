@@ -30,18 +30,11 @@ class Subject:
     Attributes:
         attention: Attention among the patches, all layers.
         features: State of the patches after each layer, `(n, width)`.
-        pooled: State of the class token after the last layer, or the mean over the
-            patches where there is none, `(width,)`.
     """
 
     attention: PictureAttention
     features: tuple[Float[Tensor, "n width"], ...]
-    pooled: Float[Tensor, " width"]
     _kept: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
-
-    def number(self, layer: int) -> int:
-        """The layer's number, counted from 0; -1 is the last."""
-        return layer % len(self.attention.layers)
 
     def class_row(self, layer: int) -> Float[Tensor, " n"]:
         """Where the class token of a layer looks, mean of its heads.
@@ -56,23 +49,19 @@ class Subject:
 
     def chain(self, layers: Layers, weights: Weights = "uniform") -> DenseTransition:
         """The mixture of all heads of some layers, as `attnchain.mix` defines it."""
-        chosen = tuple(self.number(layer) for layer in layers)
-        return self.once(("chain", chosen, weights), self._mixed, chosen, weights)
+        return self.once(("chain", layers, weights), self._mixed, layers, weights)
 
     def out_and_back(self, layers: Layers, weights: Weights) -> DenseTransition:
         """One step along the chain of some layers and one back."""
-        chosen = tuple(self.number(layer) for layer in layers)
-        return self.once(("back", chosen, weights), self._back, chosen, weights)
+        return self.once(("back", layers, weights), self._back, layers, weights)
 
     def cosines(self, layer: int) -> Float[Tensor, "n n"]:
         """Cosines between the features after a layer."""
-        chosen = self.number(layer)
-        return self.once(("cosines", chosen), similarity, self.features[chosen])
+        return self.once(("cosines", layer), similarity, self.features[layer])
 
     def part(self, layers: Layers) -> PictureAttention:
         """The attention of some layers only, as `attnchain.vision` takes it."""
-        chosen = tuple(self.number(layer) for layer in layers)
-        return self.once(("part", chosen), self._part, chosen)
+        return self.once(("part", layers), self._part, layers)
 
     def _part(self, layers: Layers) -> PictureAttention:
         whole = self.attention
@@ -125,8 +114,7 @@ def read_subject(picture: "Image", model: "LoadedModel", *, size: int) -> Subjec
         attention = read_attention(picture, model, size=size)
     first, n = model.prefix, attention.grid.n_patches
     patches = tuple(state[0, first : first + n] for state in states)
-    pooled = states[-1][0, 0] if attention.class_rows else patches[-1].mean(0)
-    return Subject(attention, patches, pooled)
+    return Subject(attention, patches)
 
 
 @contextmanager
