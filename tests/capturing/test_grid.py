@@ -119,3 +119,17 @@ def test_text_must_lie_outside_the_patches(text):
 def test_negative_sizes_are_refused():
     with pytest.raises(GridError, match=">= 0"):
         TokenGrid(2, -3)
+
+
+def test_a_video_is_frames_of_rows_and_columns():
+    grid = TokenGrid(2, 3, frames=4, prefix=1)
+    assert (grid.n_patches, grid.n_tokens) == (24, 25)
+    assert str(grid) == "1 special + 4 x 2 x 3 patches"
+    values = torch.arange(24.0)
+    assert torch.equal(grid.to_map(values), values.view(4, 2, 3))
+    with pytest.raises(GridError, match="4 frames is no single picture"):
+        grid.patch_at(0, 0, width=3, height=2)
+    with pytest.raises(GridError, match="windows of a video"):
+        grid.merge_windows(values[None])
+    with pytest.raises(GridError, match=">= 0"):
+        TokenGrid(2, 3, frames=0)

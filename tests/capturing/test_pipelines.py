@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from tests.capturing import zoo
 
-from attnchain.capturing import capture, prompt_tokens
+from attnchain.capturing import TokenGrid, capture, prompt_tokens
 from attnchain.errors import ArgumentError, UnsupportedModelError
 from attnchain.testing.models import pipelines
 
@@ -210,3 +211,81 @@ def test_the_pipeline_is_left_alone_after_an_exception():
     handle.remove()
     assert "step" not in vars(pipeline.scheduler)
     assert not any(module._forward_hooks for module in pipeline.unet.modules())
+
+
+def wan_pipeline(**options):
+    """Text to video; with two networks, as Wan 2.2 has them."""
+    import diffusers
+
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    vae = diffusers.AutoencoderKLWan(
+        base_dim=3,
+        z_dim=16,
+        dim_mult=[1] * 4,
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+    )
+    pipeline = diffusers.WanPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae,
+        scheduler=options.pop("scheduler", scheduler),
+        **options,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+VIDEO = {
+    "prompt_embeds": zoo.numbers(1, 5, 32),
+    "negative_prompt_embeds": zoo.numbers(1, 5, 32, seed=2),
+    "height": 16,
+    "width": 32,
+    "num_frames": 5,
+    "num_inference_steps": 6,
+    "output_type": "latent",
+}
+
+
+def test_a_video_pipeline_has_frames_and_sides():
+    pipeline = wan_pipeline(transformer=zoo.wan())
+    plain = pipeline(**VIDEO, generator=torch.Generator().manual_seed(0)).frames
+    with capture(pipeline) as attention:
+        inside = pipeline(**VIDEO, generator=torch.Generator().manual_seed(0)).frames
+    assert torch.equal(plain, inside)
+    assert attention.n_steps == 6
+    assert {r.site.branch for r in attention} == {"conditional", "unconditional"}
+    assert attention.grid == TokenGrid(1, 2, frames=2)
+    cross = attention.matching(kind="cross")
+    assert {str(r.key_grid) for r in cross} == {"5 text"}
+
+
+def test_two_denoisers_number_their_layers_alike():
+    networks = {"transformer": zoo.wan(), "transformer_2": zoo.wan()}
+    pipeline = wan_pipeline(boundary_ratio=0.875, **networks)
+    with capture(pipeline) as attention:
+        pipeline(**VIDEO)
+    assert attention.n_steps == 6
+    assert attention.n_layers == {"self": 2, "cross": 2}
+    ran = {r.site.name.partition(".")[0]: set() for r in attention}
+    for record in attention:
+        ran[record.site.name.partition(".")[0]].add(record.site.step)
+    assert set.union(*ran.values()) == set(range(6))
+    assert not set.intersection(*ran.values())
+    assert set(ran) == set(networks)
+    last = attention.select(layers=-1, steps=-1, branch="conditional")
+    assert last.n_states == 4
+
+
+@pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler"])
+def test_schedulers_that_call_the_denoiser_twice_for_a_step(name):
+    import diffusers
+
+    pipeline = pipelines.stable_diffusion()
+    kind = getattr(diffusers, name)
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    with capture(pipeline, layers=0, kind="self") as attention:
+        run("stable_diffusion", pipeline)
+    assert attention.n_steps == 3
+    steps = [r.site.step for r in attention if r.site.branch == "conditional"]
+    assert steps == [0, 0, 1, 1, 2]

@@ -88,7 +88,7 @@ def capture(
     """
     _check_options(keep, max_bytes, device, grid)
     denoising = None if isinstance(model, nn.Module) else Denoising(model)
-    network = model if denoising is None else denoising.denoiser
+    network = model if denoising is None else denoising.network
     choice = Choice.of(layers, **selection)
     if choice.steps is not None and denoising is None:
         message = (

@@ -35,6 +35,7 @@ class TokenGrid:
         shift: Rows and columns by which the picture was rolled up and left before it
             was cut into windows.
         size: Rows and columns of the whole picture where windows reach beyond it.
+        frames: Frames of a video, each of rows x columns patches, one after another.
 
     Raises:
         GridError: A size is negative, or text overlaps the patches.
@@ -55,10 +56,11 @@ class TokenGrid:
     windows: tuple[int, int] = (1, 1)
     shift: tuple[int, int] = (0, 0)
     size: tuple[int, int] | None = None
+    frames: int = 1
 
     def __post_init__(self) -> None:
         counts = (self.rows, self.columns, self.prefix, self.suffix)
-        if min(counts) < 0 or min(self.windows) < 1:
+        if min(counts) < 0 or min(*self.windows, self.frames) < 1:
             raise GridError(f"sizes of a token grid must be >= 0: {self!r}")
         inside = range(self.prefix, self.prefix + self.n_patches)
         if self.text and (
@@ -74,11 +76,12 @@ class TokenGrid:
 
     def __str__(self) -> str:
         """Returns the layout in words: `1 special + 4 x 6 patches`."""
+        frames = f"{self.frames} x " if self.frames > 1 else ""
         ahead = self.text and self.text.start < self.prefix
         after = self.text and not ahead
         parts = [
             f"{self.prefix} {'text' if ahead else 'special'}" if self.prefix else "",
-            f"{self.rows} x {self.columns} patches" if self.n_patches else "",
+            f"{frames}{self.rows} x {self.columns} patches" if self.n_patches else "",
             f"{self.suffix} {'text' if after else 'special'}" if self.suffix else "",
         ]
         words = " + ".join(part for part in parts if part)
@@ -95,7 +98,7 @@ class TokenGrid:
     @property
     def n_patches(self) -> int:
         """Number of patches in one sequence."""
-        return self.rows * self.columns
+        return self.frames * self.rows * self.columns
 
     @property
     def n_tokens(self) -> int:
@@ -138,6 +141,8 @@ class TokenGrid:
     ) -> Float[Tensor, "*batch rows columns"]:
         """Reshapes one value for each patch, or each token, to rows x columns.
 
+        A video gives frames x rows x columns.
+
         Args:
             values: `n_patches` values, or `n_tokens` of which the patches are taken.
 
@@ -155,7 +160,8 @@ class TokenGrid:
                 f"{values.shape[-1]}"
             )
             raise GridError(message)
-        return values.unflatten(-1, (self.rows, self.columns))
+        frames = (self.frames,) if self.frames > 1 else ()
+        return values.unflatten(-1, (*frames, self.rows, self.columns))
 
     def merge_windows(
         self, values: Float[Tensor, "windows *batch n"]
@@ -170,6 +176,8 @@ class TokenGrid:
             GridError: The first axis is not a multiple of the number of windows.
         """
         down, across = self.windows
+        if self.frames > 1:
+            raise GridError("windows of a video cannot be put together")
         if values.shape[0] % (down * across):
             message = (
                 f"expected a multiple of {down} x {across} windows in the first axis, "
@@ -187,6 +195,12 @@ class TokenGrid:
     def _check_whole_picture(self) -> None:
         if self.n_patches == 0:
             raise GridError("a sequence without patches has no place in a picture")
+        if self.frames > 1:
+            message = (
+                f"a video of {self.frames} frames is no single picture; take a frame "
+                f"of to_map"
+            )
+            raise GridError(message)
         if self.windows != (1, 1):
             message = (
                 "attention here stays inside windows, so a patch is a window and a "

@@ -134,6 +134,19 @@ def _to_text(grid: TokenGrid, kind: Kind, n_keys: int) -> Layout:
     return Layout(grid, TokenGrid.of_text(n_keys))
 
 
+def _video(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout:
+    """Wan: patches of the frames of a video; cross-attention sees text or picture."""
+    latents, text = call.tensor("hidden_states"), call.tensor("encoder_hidden_states")
+    if latents is None:
+        return _missing("hidden_states")
+    sizes = zip(latents.shape[-3:], call.module.config.patch_size, strict=True)
+    frames, rows, columns = (size // patch for size, patch in sizes)
+    grid = TokenGrid(rows, columns, frames=frames)
+    if kind == "cross" and (text is None or text.shape[1] != n_keys):
+        return Layout(grid, "these keys are not the text")
+    return _to_text(grid, kind, n_keys)
+
+
 def _latents_then_text(
     call: RunningModule, _: Kind, n_queries: int, n_keys: int
 ) -> Layout:
@@ -209,6 +222,7 @@ RULES: dict[str, Rule] = {
     "diffusers.Transformer2DModel": _feature_map,
     "diffusers.DiTTransformer2DModel": _latents,
     "diffusers.PixArtTransformer2DModel": _latents,
+    "diffusers.WanTransformer3DModel": _video,
     "diffusers.SD3Transformer2DModel": _latents_then_text,
     "diffusers.FluxTransformer2DModel": _text_then_latents,
 }

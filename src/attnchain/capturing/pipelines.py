@@ -8,10 +8,12 @@ from itertools import product
 from typing import Any
 
 import torch
+from torch import nn
 
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.sites import Branch
 from attnchain.errors import UnsupportedModelError
+from attnchain.replacing import replaced
 
 Part = tuple[Branch | None, slice]
 
@@ -30,51 +32,76 @@ GUIDED: dict[str, tuple[Branch, Branch]] = {
 CONTEXTS: dict[str, Branch] = {"cond": "conditional", "uncond": "unconditional"}
 
 
+DENOISERS = ("transformer", "unet", "transformer_2")
+"""Where pipelines keep the networks of their steps; Wan 2.2 has two of them."""
+
+
 @dataclass
 class Denoising:
-    """Follows one diffusion pipeline: its scheduler counts, its denoiser is read.
+    """Follows one diffusion pipeline: its scheduler counts, its denoisers are read.
 
     Attributes:
         pipeline: A diffusers pipeline.
-        step: Number of the step that is running.
         context: Side of guidance that the pipeline says it is running, if it does.
     """
 
     pipeline: Any
-    step: int = 0
     context: Branch | None = None
+    _calls: int = 0
 
     @property
-    def denoiser(self) -> torch.nn.Module:
-        """The network that is run at each step.
+    def step(self) -> int:
+        """Number of the step that is running; Heun and KDPM2 call twice for a step."""
+        return self._calls // getattr(self.pipeline.scheduler, "order", 1)
+
+    @property
+    def denoisers(self) -> dict[str, nn.Module]:
+        """The networks that are run at the steps, under the pipeline's own names.
 
         Raises:
             UnsupportedModelError: The pipeline has none.
         """
-        for name in ("transformer", "unet"):
-            model = getattr(self.pipeline, name, None)
-            if isinstance(model, torch.nn.Module):
-                return model
+        parts = {name: getattr(self.pipeline, name, None) for name in DENOISERS}
+        found = {name: m for name, m in parts.items() if isinstance(m, nn.Module)}
+        if found:
+            return found
         message = (
             f"capture expects a torch module, or a diffusers pipeline with a "
             f"transformer or unet, but was given {type(self.pipeline).__name__}"
         )
-        if isinstance(getattr(self.pipeline, "model", None), torch.nn.Module):
+        if isinstance(getattr(self.pipeline, "model", None), nn.Module):
             message += "; capture its .model"
         raise UnsupportedModelError(message)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The network of the first steps.
+
+        Raises:
+            UnsupportedModelError: The pipeline has none.
+        """
+        return next(iter(self.denoisers.values()))
+
+    @property
+    def network(self) -> nn.Module:
+        """The denoiser, or all of them in one module, each under its name."""
+        several = self.denoisers
+        return nn.ModuleDict(several) if len(several) > 1 else self.denoiser
 
     @contextmanager
     def following(self) -> Iterator[None]:
         """Counts the scheduler's steps, and lets it alone afterwards."""
-        scheduler, denoiser = self.pipeline.scheduler, self.denoiser
+        scheduler = self.pipeline.scheduler
+        wrapped = [
+            (scheduler, "set_timesteps", self._restarting),
+            (scheduler, "step", self._counting),
+            *((one, "cache_context", self._naming) for one in self.denoisers.values()),
+        ]
         with ExitStack() as stack:
-            for owner, name, wrapper in (
-                (scheduler, "set_timesteps", self._restarting),
-                (scheduler, "step", self._counting),
-                (denoiser, "cache_context", self._naming),
-            ):
+            for owner, name, wrapper in wrapped:
                 if hasattr(owner, name):
-                    stack.enter_context(_wrapped(owner, name, wrapper))
+                    value = wrapper(getattr(owner, name))
+                    stack.enter_context(replaced(owner, name, value))
             yield
 
     def parts(self, stack: Sequence[RunningModule], n_pictures: int) -> list[Part]:
@@ -109,7 +136,7 @@ class Denoising:
     def _restarting(self, function: Callable) -> Callable:
         @wraps(function)
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
-            self.step = 0
+            self._calls = 0
             return function(*args, **kwargs)
 
         return set_timesteps
@@ -118,7 +145,7 @@ class Denoising:
         @wraps(function)
         def step(*args: Any, **kwargs: Any) -> Any:
             outcome = function(*args, **kwargs)
-            self.step += 1
+            self._calls += 1
             return outcome
 
         return step
@@ -126,8 +153,8 @@ class Denoising:
     def _naming(self, function: Callable) -> Callable:
         @wraps(function)
         @contextmanager
-        def cache_context(name: str) -> Iterator[None]:
-            with function(name):
+        def cache_context(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+            with function(name, *args, **kwargs):
                 self.context = CONTEXTS.get(name)
                 try:
                     yield
@@ -135,18 +162,3 @@ class Denoising:
                     self.context = None
 
         return cache_context
-
-
-@contextmanager
-def _wrapped(owner: Any, name: str, wrapper: Callable) -> Iterator[None]:
-    """Puts a wrapper before a method of one object, and takes it away again."""
-    own = vars(owner)
-    was_own, before = name in own, getattr(owner, name)
-    own[name] = wrapper(before)
-    try:
-        yield
-    finally:
-        if was_own:
-            own[name] = before
-        else:
-            del own[name]

@@ -31,6 +31,12 @@ class Provenance:
         self._origins: Any = WeakIdKeyDictionary()
         self._packed: Any = WeakIdKeyDictionary()
         self._arguments: dict[int, tuple[Tensor, ...]] = {}
+        self._lengths: dict[Kind, set[int]] = {"self": set(), "joint": set()}
+
+    def begin(self) -> None:
+        """Forgets the sequences of the run before."""
+        for lengths in self._lengths.values():
+            lengths.clear()
 
     def enter(self, running: RunningModule) -> None:
         """Notes the arguments of a module that starts to run."""
@@ -81,13 +87,15 @@ class Provenance:
             lengths: Numbers of queries and keys.
             parts: Queries, keys and values as the model computed them.
         """
-        for running in reversed(stack):
-            if running.serial not in self._arguments:
-                continue
+        levels = [one for one in reversed(stack) if one.serial in self._arguments]
+        for running in levels:
             kind = self._kind_within(running, lengths, parts)
+            if kind == "self" and running is not levels[0]:
+                kind = self._kind_outside(running, parts)
             if kind == "self" and self._is_joint(stack, lengths, parts):
-                return "joint"
+                kind = "joint"
             if kind is not None:
+                self._lengths.setdefault(kind, set()).add(lengths[0])
                 return kind
         if stack[-1].gives_another_sequence() or lengths[0] != lengths[1]:
             return "cross"
@@ -100,10 +108,7 @@ class Provenance:
         parts: Parts,
     ) -> Kind | None:
         """The kind, as far as the arguments of one module tell it."""
-        of_q, of_k, of_v = (
-            {number for serial, number in self.of(x) if serial == running.serial}
-            for x in parts
-        )
+        of_q, of_k, of_v = (self._numbers(running, part) for part in parts)
         content = of_v if of_v <= of_k and of_v else of_k
         if not content:
             return None
@@ -118,21 +123,47 @@ class Provenance:
         direct = [given[i] for i in (*of_q, *content)]
         return None if all(_is_one_of(x, direct) for x in parts[:2]) else "cross"
 
+    def _kind_outside(self, running: RunningModule, parts: Parts) -> Kind:
+        """The kind where queries and values were projected in an outer module.
+
+        What went through attention before stems from both sequences.
+        """
+        of_q, _, of_v = (self._numbers(running, part) for part in parts)
+        return "self" if of_q == of_v else "cross"
+
+    def _numbers(self, running: RunningModule, tensor: Tensor) -> set[int]:
+        """Numbers of the arguments of one module that a tensor stems from."""
+        return {
+            number for serial, number in self.of(tensor) if serial == running.serial
+        }
+
     def _is_joint(
-        self,
-        stack: Sequence[RunningModule],
-        lengths: tuple[int, int],
-        parts: Parts,
+        self, stack: Sequence[RunningModule], lengths: tuple[int, int], parts: Parts
     ) -> bool:
-        """Tells whether two sequences given to a running module were put in one."""
-        if lengths[0] != lengths[1]:
-            return False
+        """Tells whether two sequences given to a running module were put in one.
+
+        Later blocks may be given the joined sequence only, padding may be left out of
+        it, and pictures may come as latents whose number of patches is known from
+        their own attention.
+        """
+        total = lengths[0]
+        if total != lengths[1] or total in self._lengths["joint"]:
+            return total == lengths[1]
         shared = self.of(parts[0]) & self.of(parts[2])
-        for running in reversed(stack):
-            given = self._arguments.get(running.serial, ())
+        levels = [one for one in reversed(stack) if one.serial in self._arguments]
+        for running in levels:
+            given = self._arguments[running.serial]
             chosen = [given[i] for serial, i in shared if serial == running.serial]
-            long = {id(one): one.shape[-2] for one in chosen if one.ndim == 3}
-            if _adds_up(list(long.values()), lengths[0]):
+            sequences = {id(one): one.shape[-2] for one in chosen if one.ndim == 3}
+            known = list(sequences.values())
+            padded = running is levels[0] and len(known) == 2
+            if padded and max(known) < total <= sum(known):
+                return True
+            if len(known) == 1 and len(chosen) > 1:
+                others = self._lengths["self"] - {known[0]}
+                if total - known[0] in others:
+                    return True
+            elif _adds_up(known, total):
                 return True
         return False
 

@@ -45,7 +45,7 @@ class Recorder:
         self._denoising = denoising
         self._thread = get_ident()
         self._passes = Passes()
-        self._joint_lengths: set[int] = set()
+        self._places: dict[tuple[str, int, Kind], int] = {}
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +81,7 @@ class Recorder:
         layout = self._layout(kind, call.lengths)
         if layout.is_joint:
             kind = "joint"
-        site = self._site(self._continued(kind, call.lengths))
+        site = self._site(kind)
         for branch, pictures in self._parts(call.q.shape[0]):
             place = replace(site, branch=branch)
             if self.recording.wants(place, layout):
@@ -114,7 +114,7 @@ class Recorder:
             if not self.running:
                 self.has_run = True
                 self._passes.begin(name)
-                self._joint_lengths.clear()
+                self.provenance.begin()
             self.running.append(RunningModule(name, module, args, kwargs))
             self.provenance.enter(self.running[-1])
 
@@ -152,27 +152,26 @@ class Recorder:
             layout = Layout(queries, keys)
         return layout.fitted(*lengths)
 
-    def _continued(self, kind: Kind, lengths: tuple[int, int]) -> Kind:
-        """Joint attention goes on in blocks that are given one joined sequence."""
-        if kind == "joint":
-            self._joint_lengths.add(lengths[0])
-        joined = lengths[0] == lengths[1] and lengths[0] in self._joint_lengths
-        return "joint" if kind == "self" and joined else kind
-
     def _site(self, kind: Kind) -> AttentionSite:
         """Names the place; its layer is counted where it is seen first."""
         running, counts = self.running[-1], self.recording.counts
         forward = self._passes.number(running.name)
         repeat, call = self._passes.occurrence(running, kind)
-        layer = counts.layers.setdefault(
-            (running.name, repeat, kind), counts.n_layers[kind]
-        )
+        layer = self._layer(running.name, repeat, kind)
         counts.passes[tower(running.name)] = forward + 1
         step = None
         if self._denoising is not None:
             step = self._denoising.step
             counts.n_steps = max(counts.n_steps, step + 1)
         return AttentionSite(layer, running.name, kind, forward, step, call=call)
+
+    def _layer(self, name: str, repeat: int, kind: Kind) -> int:
+        """The number of a layer; two denoisers number their layers alike."""
+        counts = self.recording.counts
+        two = isinstance(self._root.module, nn.ModuleDict) and self._denoising
+        place = (name.partition(".")[2] if two else name, repeat, kind)
+        number = self._places.setdefault(place, counts.n_layers[kind])
+        return counts.layers.setdefault((name, repeat, kind), number)
 
 
 @dataclass

@@ -116,8 +116,9 @@ class AbstractRecord(ABC):
                 )
             else:
                 message += (
-                    "After the first pass a cache holds more keys; choose forwards=0, "
-                    "or capture a pass over the whole text without a cache"
+                    "Where a cache holds the keys of earlier passes, choose forwards=0 "
+                    "or capture a pass over the whole text; where the keys are pooled "
+                    "or the queries are, use .probabilities()"
                 )
             raise ShapeError(message)
 

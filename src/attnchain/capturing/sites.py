@@ -100,15 +100,20 @@ class Counts:
     @property
     def n_layers(self) -> Counter[Kind]:
         """How many layers there are of each kind."""
-        return Counter(kind for _, _, kind in self.layers)
+        distinct = {(kind, number) for (_, _, kind), number in self.layers.items()}
+        counts: Counter[Kind] = Counter()
+        for kind in dict.fromkeys(kind for _, _, kind in self.layers):
+            counts[kind] = sum(other == kind for other, _ in distinct)
+        return counts
 
     def chosen_layers(self, kind: Kind, choice: "Choice") -> list[int]:
         """Numbers of the layers of one kind whose names are chosen."""
-        return [
-            number
+        numbers = {
+            number: None
             for (name, _, other), number in self.layers.items()
             if other == kind and choice.fits_name(name)
-        ]
+        }
+        return list(numbers)
 
 
 def tower(name: str) -> str:
