@@ -1,12 +1,13 @@
 """What holds for every chain holds on the kinds of chains that break numerics."""
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from tests.oracles import enclosures
 
-from attnchain import markov
+from attnchain import markov, reference
 from attnchain.errors import ChainError
 from attnchain.operators import (
     ColumnNormalized,
@@ -20,6 +21,7 @@ from attnchain.operators import (
     as_transition,
 )
 from attnchain.testing import assert_adjoint, assert_stochastic, strategies
+from attnchain.testing.hard import HARD
 
 matrices = strategies.hard_matrices()
 dampings = st.sampled_from([0.5, 0.85, 0.99, 0.9999])
@@ -181,3 +183,26 @@ def test_answers_are_finite_or_refused(name):
             assert not value.isnan().any()
 
     finite()
+
+
+@pytest.mark.filterwarnings("ignore::attnchain.errors.NumericalWarning")
+@pytest.mark.parametrize("dtype", [torch.float64], ids=str)
+@pytest.mark.parametrize("n", [121, 150, 268])
+@pytest.mark.parametrize("kind", HARD)
+def test_second_eigenvalues_of_chains_too_large_for_a_factorisation(kind, n, dtype):
+    matrix = HARD[kind](n, torch.Generator().manual_seed(n)).to(dtype)
+    try:
+        found = markov.second_eigenvalue(as_transition(matrix))
+    except ChainError:
+        return
+    error = abs(float(found.modulus) - second_modulus(kind, matrix.double()))
+    assert error <= 10 * float(found.error_estimate) + 1e-11
+    assert 0 <= float(found.modulus) <= 1 + ROUNDING
+
+
+def second_modulus(kind, matrix):
+    """By LAPACK; of a walk by that of the symmetric matrix it is similar to."""
+    rows = (matrix / matrix.sum(1, keepdim=True)).numpy()
+    if kind == "drift":
+        return np.sort(np.abs(np.linalg.eigvalsh(np.sqrt(rows * rows.T))))[-2]
+    return abs(reference.second_eigenvalue(rows))
