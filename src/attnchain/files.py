@@ -164,5 +164,5 @@ class AbstractResult(ABC):
         """
         with Outputs(Path(folder), stem) as outputs:
             self.write(outputs)
-            told = outputs.describe(self.facts(), ending=self.ending)
-        return tuple(Path(name) for name in told["files"])
+            described = outputs.describe(self.facts(), ending=self.ending)
+        return tuple(Path(name) for name in described["files"])

@@ -106,14 +106,14 @@ def test_files_that_may_not_grow(run, image):
 BLOCKED = """
 import signal, sys
 import attnchain.models
-from attnchain.vision import attention
+from attnchain.vision import picture_attention
 from tests.vision import tiny
 def wait(_drawn, path):
     path.write_bytes(b"half of it")
     print("writing", flush=True)
     sys.stdin.read()
 attnchain.models.load = lambda _name: tiny.torch_only()
-attention.save_figure = wait
+picture_attention.save_figure = wait
 sys.argv = ["attnchain", "heads", *sys.argv[1:]]
 # A shell lets its background jobs ignore Ctrl-C, and this process would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

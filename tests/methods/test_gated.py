@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.methods.gated import gated
 from attnchain.operators import as_transition
 from attnchain.testing import assert_stochastic
@@ -43,9 +43,11 @@ def test_equal_features_gate_nothing():
 def test_gates_that_fit_no_chain_are_refused():
     chain = random_chain(3)
     features = torch.eye(3)
-    for wrong in ((features[:2], 0.3), (features, 1), (features, -2)):
-        with pytest.raises(ShapeError, match="a row of features for each"):
-            gated(chain, *wrong)
+    with pytest.raises(ShapeError, match="a row of features for each"):
+        gated(chain, features[:2], 0.3)
+    for wrong in (1, -2, None, float("nan")):
+        with pytest.raises(ArgumentError, match="threshold must"):
+            gated(chain, features, wrong)
 
 
 def test_a_token_without_steps_left_stays_in_place():

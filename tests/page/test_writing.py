@@ -136,7 +136,7 @@ def test_a_page_that_cannot_fit_is_refused_before_its_chains_are_solved(
     tiny, picture, monkeypatch
 ):
     monkeypatch.setattr(collecting, "MAX_NUMBERS", 100)
-    monkeypatch.setattr("attnchain.vision.attention.second_eigenvalue", None)
+    monkeypatch.setattr("attnchain.vision.picture_attention.second_eigenvalue", None)
     with pytest.raises(OutputError, match="choose a size up to"):
         collect(tiny, picture, size=80)
 
@@ -144,7 +144,7 @@ def test_a_page_that_cannot_fit_is_refused_before_its_chains_are_solved(
 def test_far_too_many_patches_are_refused_before_the_model_runs(
     tiny, picture, monkeypatch
 ):
-    monkeypatch.setattr("attnchain.vision.attention.MOST_PATCHES", 20)
-    monkeypatch.setattr("attnchain.vision.attention.capture", None)
+    monkeypatch.setattr("attnchain.vision.picture_attention.MOST_PATCHES", 20)
+    monkeypatch.setattr("attnchain.vision.picture_attention.capture", None)
     with pytest.raises(GridError, match="patches"):
         collect(tiny, picture, size=80)

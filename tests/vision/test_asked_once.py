@@ -6,7 +6,7 @@ import pytest
 from tests.vision import tiny
 
 from attnchain.markov import metastability, mixing
-from attnchain.vision import attention as reading
+from attnchain.vision import picture_attention as reading
 from attnchain.vision import segment
 
 

@@ -149,6 +149,12 @@ def test_boxes_have_no_markov_map(session):
         segment_nearest(session.box(0, 0, 30, 30))
 
 
+@pytest.mark.parametrize("mark", [("add", "a", 3), ("box", 0, None, 9, 9)], ids=str)
+def test_what_are_no_pixels_is_refused(session, mark):
+    with pytest.raises(ArgumentError, match="two numbers"):
+        getattr(session, mark[0])(*mark[1:])
+
+
 def test_an_empty_stroke(session):
     with pytest.raises(ArgumentError, match="at least one point"):
         session.scribble([])

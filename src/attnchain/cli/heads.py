@@ -2,30 +2,22 @@
 
 from pathlib import Path
 
-from attnchain.cli.options import (
-    Json,
-    Layers,
-    Model,
-    Out,
-    Picture,
-    Size,
-    parse_layers,
-)
+from attnchain.cli import options
 from attnchain.cli.session import answer
 
 
 def heads(  # noqa: PLR0917  (one parameter for each option)
-    image: Picture,
-    model: Model = "dinov2-small-saliency",
-    layers: Layers = None,
-    size: Size = 518,
-    out: Out = Path("out"),
-    json_: Json = False,
+    image: options.Picture,
+    model: options.Model = "dinov2-small-saliency",
+    layers: options.Layers = None,
+    size: options.Size = 518,
+    out: options.Out = Path("out"),
+    json_: options.Json = False,
 ) -> None:
     """Show how metastable every head is: |lambda_2|, layers by heads."""
     from attnchain.vision import read_attention
 
-    asked = {"layers": parse_layers(layers), "size": size}
+    asked = {"layers": options.parse_layers(layers), "size": size}
     answer(
         lambda picture, model: read_attention(picture, model, **asked),
         image,

@@ -1,7 +1,7 @@
-"""Options that several commands share, and how their text is read."""
+"""The options of the commands, and how their text is read."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,40 @@ Out = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
 ]
+Bounces = Annotated[
+    int | None,
+    typer.Option(
+        help="Bounces: 1 out and back for --point, 2 for --foreground by default.",
+        min=1,
+        show_default=False,
+    ),
+]
+Point = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,Y",
+        help="Segment the object under this point (pixels of the picture).",
+        show_default=False,
+    ),
+]
+Foreground = Annotated[
+    bool, typer.Option("--foreground", help="Segment the main object.")
+]
+Sets = Annotated[str, typer.Option(metavar="auto|K", help="Number of metastable sets.")]
+Direction = Annotated[
+    Literal["incoming", "outgoing"],
+    typer.Option(help="Where attention arrives, or where it comes from."),
+]
+Damping = Annotated[
+    float, typer.Option(help="Probability of following attention, in (0, 1].")
+]
+Top = Annotated[int, typer.Option(help="How many patches to list.", min=1)]
+
+
+def size_option(default: str) -> Any:
+    """The option --size of a command that has a default of its own."""
+    help_text = f"Longer side the model sees, in pixels; by default {default}."
+    return typer.Option(help=help_text, min=1, show_default=False)
 
 
 _MOST_LAYERS = 1_000

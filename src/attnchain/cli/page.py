@@ -3,32 +3,27 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from attnchain.cli.options import Json, Model, Out, Picture
+from attnchain.cli import options
 from attnchain.cli.session import answer
 
 
 def page(
-    image: Picture,
-    model: Model = "dinov2-small-saliency",
+    image: options.Picture,
+    model: options.Model = "dinov2-small-saliency",
     size: Annotated[
         int | None,
-        typer.Option(
-            help="Longer side the model sees, in pixels; by default 32 patches, or "
-            "fewer where the page would exceed 15 MB.",
-            min=1,
-            show_default=False,
-        ),
+        options.size_option("32 patches, or fewer where the page would exceed 15 MB"),
     ] = None,
-    out: Out = Path("out"),
-    json_: Json = False,
+    out: options.Out = Path("out"),
+    json_: options.Json = False,
 ) -> None:
     """Write a picture's chains as one HTML file to explore without a network."""
-    from attnchain.page import collect
+    from attnchain.page import Page, collect
 
     answer(
-        lambda picture, model: collect(model, picture, title=image.name, size=size),
+        lambda picture, model: Page(
+            collect(model, picture, title=image.name, size=size)
+        ),
         image,
         command="page",
         model=model,

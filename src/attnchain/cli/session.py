@@ -53,7 +53,7 @@ def answer(
         model: Name of the model.
         out: Folder to write to.
         as_json: Print the numbers instead of the summary.
-        settings: What was asked, told beside the numbers.
+        settings: What was asked, written beside the numbers.
     """
     from attnchain.models import read_picture
 
@@ -67,9 +67,10 @@ def answer(
         clock.lap(command)
         result.write(outputs)
         clock.lap("write")
-        told = {"image": str(image), "settings": settings, **result.facts()}
-        told["seconds"] = clock.laps
-        payload = outputs.describe(told, ending=result.ending)
+        facts = {"image": str(image), "settings": settings, **result.facts()}
+        payload = outputs.describe(
+            {**facts, "seconds": clock.laps}, ending=result.ending
+        )
     report(payload, [result.summary(), *payload["files"]], as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.capturing import TokenGrid
-from attnchain.checks import check_whole
+from attnchain.checks import check_positive, check_whole
 from attnchain.errors import ArgumentError
 from attnchain.maps import enlarge
 from attnchain.operators import AbstractTransition
@@ -191,11 +191,12 @@ def merge_maps(
         tensor([[0.4500, 0.4500, 0.1000],
                 [0.0500, 0.0500, 0.9000]])
     """
-    if chain.batch_shape or not anchors or rounds < 1 or not threshold > 0:
+    check_whole(rounds, "rounds")
+    check_positive(threshold, "threshold")
+    if chain.batch_shape or not anchors:
         message = (
-            "merge_maps takes one chain, at least one anchor, at least one round and a "
-            f"threshold > 0, but got {chain!r}, {len(anchors)} anchors, {rounds} "
-            f"rounds and {threshold!r}"
+            f"merge_maps takes one chain and at least one anchor, but got {chain!r} "
+            f"and {len(anchors)} anchors"
         )
         raise ArgumentError(message)
     rows = chain.to_dense()

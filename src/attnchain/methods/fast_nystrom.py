@@ -1,11 +1,9 @@
 """Fast Nystrom attention, its landmarks, and massive tokens (arXiv 2507.16018).
 
-`fast_nystrom` is a low-rank stand-in that is not quite a chain, `farthest_points`
-chooses its landmarks. `massive_tokens` finds tokens by their norm; `masked` takes
-attention to them away before the softmax, `Sunk` after it.
-
-Sources:
-    Lu, Liao, Wang, Yang, Shi, arXiv 2507.16018, from the formulas.
+From the formulas of Lu, Liao, Wang, Yang, Shi. `fast_nystrom` is a low-rank stand-in
+that is not quite a chain, `farthest_points` chooses its landmarks. `massive_tokens`
+finds tokens by norm; `masked` takes attention to them away before the softmax, `Sunk`
+after it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,7 +20,6 @@ from attnchain.operators.memory import announce_storage
 
 ITERATIONS = 6
 """Newton-Schulz steps of the published method."""
-_BLOCK = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +40,8 @@ class FastNystrom:
         right: B, `(*batch, s, n)`.
 
     Sources:
-        Lu, Liao, Wang, Yang, Shi, arXiv 2507.16018; Razavi et al., Appl. Anal. 2014,
-        for the iteration (as in Nystromformer, arXiv 2102.03902).
+        Razavi et al., Appl. Anal. 2014, for the iteration (as in Nystromformer, arXiv
+        2102.03902).
     """
 
     left: Float[Tensor, "*batch n s"]
@@ -69,12 +66,9 @@ class FastNystrom:
         return (self.pull(ones) - 1).abs().amax(-1)
 
     def most_negative(self) -> Float[Tensor, "*batch"]:
-        """The smallest entry, or zero. Takes all n * n entries, a block at a time."""
-        n = self.left.shape[-2]
-        rows = max(1, _BLOCK // (n * max(1, self.left[..., 0, 0].numel())))
-        smallest = [
-            (block @ self.right).amin((-2, -1)) for block in self.left.split(rows, -2)
-        ]
+        """The smallest entry, or zero. Takes all n * n entries, 64 rows at a time."""
+        rows = self.left.split(64, -2)
+        smallest = [(block @ self.right).amin((-2, -1)) for block in rows]
         return torch.stack(smallest).amin(0).clamp_max(0)
 
     def normalized(self) -> "FastNystrom":
@@ -102,14 +96,13 @@ class FastNystrom:
         return self.left @ self.right
 
     def _times(self, vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        n, batch = first.shape[-2], first.shape[:-2]
-        single = vectors.ndim in (1, len(batch) + 1)
-        if vectors.ndim not in (1, len(batch) + 1, len(batch) + 2) or (
-            vectors.shape[-1] != n
+        axes = self.left.ndim - 1
+        single = vectors.ndim in (1, axes)
+        if not (single or vectors.ndim == axes + 1) or (
+            vectors.shape[-1] != self.shape[-1]
         ):
             have, want = tuple(vectors.shape), tuple(self.shape)
-            message = f"vectors of shape {have} do not fit an operator {want}"
-            raise ShapeError(message)
+            raise ShapeError(f"vectors of shape {have} do not fit an operator {want}")
         rows = vectors.unsqueeze(-2) if single else vectors
         product = rows.to(first.dtype) @ first @ second
         return product.squeeze(-2) if single else product
@@ -201,9 +194,6 @@ def massive_tokens(features: Float[Tensor, "n d"]) -> Int[Tensor, " m"]:
     Raises:
         ShapeError: Fewer than two tokens.
         NotStochasticError: A row is zero or not finite.
-
-    Sources:
-        The norm criterion of arXiv 2507.16018.
 
     Example:
         >>> import torch

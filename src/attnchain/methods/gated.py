@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.checks import check_finite, check_floating
-from attnchain.errors import ShapeError
+from attnchain.checks import check_finite, check_floating, check_number
+from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators import AbstractTransition, DenseTransition
 
 
@@ -33,7 +33,8 @@ def gated(
         The gated chain.
 
     Raises:
-        ShapeError: A batch, features of other states, or a threshold outside [-1, 1).
+        ShapeError: A batch, or features of other states.
+        ArgumentError: A threshold outside [-1, 1).
         NotStochasticError: Features are infinite or not numbers.
 
     Example:
@@ -47,12 +48,14 @@ def gated(
     """
     check_floating(features, "features")
     check_finite(features, "features")
+    check_number(threshold, "threshold")
+    if not -1 <= threshold < 1:
+        raise ArgumentError(f"threshold must lie in [-1, 1), but is {threshold!r}")
     fits = features.ndim == 2 and len(features) == chain.n_states
-    if chain.batch_shape or not fits or not -1 <= threshold < 1:
+    if chain.batch_shape or not fits:
         message = (
-            "gated takes one chain, a row of features for each of its states and a "
-            f"threshold in [-1, 1), but got {chain!r}, features of shape "
-            f"{tuple(features.shape)} and {threshold!r}"
+            "gated takes one chain and a row of features for each of its states, but "
+            f"got {chain!r} and features of shape {tuple(features.shape)}"
         )
         raise ShapeError(message)
     unit = torch.nn.functional.normalize(features, dim=-1)

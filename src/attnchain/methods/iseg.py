@@ -13,7 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.checks import check_finite, check_floating, check_positive
+from attnchain.checks import (
+    check_finite,
+    check_floating,
+    check_number,
+    check_positive,
+)
 from attnchain.errors import ArgumentError, NotStochasticError
 from attnchain.operators import AbstractTransition, DenseTransition
 
@@ -96,6 +101,7 @@ def refine_map(
     """
     check_floating(cue, "cue")
     check_finite(cue, "cue")
+    check_number(bounces, "bounces")
     if chain.batch_shape or bounces != int(bounces) or bounces < 0:
         message = (
             "refine_map takes one chain and a whole number of bounces >= 0, but got "

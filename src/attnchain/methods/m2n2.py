@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.capturing import TokenGrid
-from attnchain.checks import check_positive
+from attnchain.checks import check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
 from attnchain.maps import enlarge, otsu_in_range
 from attnchain.markov.propagation import Start, starting_distribution
@@ -122,7 +122,7 @@ def balance(
         The balanced chain; rows sum to one, columns within the tolerance.
 
     Raises:
-        ArgumentError: A batch.
+        ArgumentError: A batch, or a tolerance or number of rounds not above zero.
         ConvergenceError: Zeros in the matrix stand in the way, or slow convergence;
             carries the unfinished chain.
 
@@ -136,6 +136,8 @@ def balance(
     """
     if chain.batch_shape:
         raise ArgumentError(f"balance takes one chain, but got {chain!r}; mix it first")
+    check_positive(tolerance, "tolerance")
+    check_whole(max_rounds, "max_rounds")
     matrix = chain.to_dense().double()
     rows = columns = matrix.new_ones(chain.n_states)
     error = float("inf")
@@ -178,7 +180,7 @@ def markov_map(
         Times, 0 at the start.
 
     Raises:
-        ArgumentError: A batch, or a threshold outside (0, 1).
+        ArgumentError: A batch, a threshold outside (0, 1), or no positive limit.
 
     Sources:
         M2N2. The first bounce is interpolated as if every token had started at tau
@@ -191,6 +193,8 @@ def markov_map(
         >>> markov_map(as_transition(torch.block_diag(block, block)), 0, limit=9)
         tensor([0., 0., 9., 9.])
     """
+    check_number(threshold, "threshold")
+    check_whole(limit, "limit")
     if chain.batch_shape or not 0 < threshold < 1:
         message = (
             "markov_map takes one chain and a threshold in (0, 1), but got "

@@ -2,12 +2,13 @@
 
 collect: run a model on a picture and gather what the page shows.
 PageData: what `collect` returns.
+Page: the same as a result that says and writes itself.
 write_page: write it as one HTML file.
 page_html: the same as text.
 """
 
 from attnchain.page.collecting import collect
 from attnchain.page.data import PageData
-from attnchain.page.writing import page_html, write_page
+from attnchain.page.writing import Page, page_html, write_page
 
-__all__ = ["PageData", "collect", "page_html", "write_page"]
+__all__ = ["Page", "PageData", "collect", "page_html", "write_page"]

@@ -8,16 +8,19 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from attnchain.capturing import TokenGrid
 from attnchain.errors import OutputError
-from attnchain.files import write_whole
+from attnchain.files import AbstractResult, Outputs, write_whole
 from attnchain.markov import MetastableSets
 from attnchain.page.data import PageData
 from attnchain.page.packing import pack_heads, store_heads, text_of
@@ -27,6 +30,50 @@ SCRIPTS = (
     *("chain", "worker", "walker", "colours", "stage", "heads", "panels"),
     *("show", "png", "controls", "main"),
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Page(AbstractResult):
+    """One page as a result that says and writes itself.
+
+    Attributes:
+        data: What `collect` returned.
+    """
+
+    ending: ClassVar[str] = "-page.json"
+
+    data: PageData
+
+    @cached_property
+    def html(self) -> str:
+        """The page as text, without a network."""
+        return page_html(self.data)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the page."""
+        return len(self.html.encode())
+
+    def summary(self) -> str:
+        attention = self.data.attention
+        layers, heads = attention.lambda2.shape
+        grid = TokenGrid(
+            attention.grid.rows, attention.grid.columns, prefix=attention.removed
+        )
+        return (
+            f"{attention.model_name}: {attention.model_note}\n"
+            f"{layers} layers x {heads} heads over {grid}, {self.size / 1e6:.1f} MB; "
+            "open it in a browser"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        read = self.data.attention.facts()
+        layers, heads = self.data.attention.lambda2.shape
+        kept = {name: read[name] for name in ("model", "model_note", "patches")}
+        return {**kept, "layers": layers, "heads": heads, "bytes": self.size}
+
+    def write(self, outputs: Outputs) -> None:
+        _write(outputs.path("-page.html"), self.html, self.data)
 
 
 def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
@@ -42,8 +89,11 @@ def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
     Raises:
         OutputError: The page would exceed 15 MB, or cannot be written.
     """
-    file = Path(path)
-    content = data.html.encode()
+    return _write(Path(path), page_html(data), data)
+
+
+def _write(file: Path, text: str, data: PageData) -> Path:
+    content = text.encode()
     if len(content) > MAX_BYTES:
         message = (
             f"the page would have {len(content) / 1e6:.1f} MB, at most "

@@ -5,9 +5,9 @@
 `save_labels` and `save_map` write PNG files.
 """
 
-from attnchain.plot.chains import plot_heads, plot_spectrum
 from attnchain.plot.planes import plot_labels, plot_map, plot_picture, segment_colors
 from attnchain.plot.saving import save_figure, save_labels, save_map
+from attnchain.plot.spectra import plot_heads, plot_spectrum
 
 __all__ = [
     "plot_heads",

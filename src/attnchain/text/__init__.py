@@ -1,7 +1,7 @@
 """Words: where attention between text and picture tokens leads from a word."""
 
 from attnchain.text.diffusion import read_diffusion
-from attnchain.text.reading import TextAttention, text_attention
+from attnchain.text.prompt_attention import TextAttention, text_attention
 from attnchain.text.words import WordSegmentation, segment_words
 
 __all__ = [

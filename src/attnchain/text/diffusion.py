@@ -10,7 +10,7 @@ from attnchain.capturing import Numbers, Selection, capture
 from attnchain.checks import check_fraction
 from attnchain.errors import UnsupportedModelError
 from attnchain.optional import require
-from attnchain.text.reading import TextAttention, Weights, text_attention
+from attnchain.text.prompt_attention import TextAttention, Weights, text_attention
 
 if TYPE_CHECKING:
     from PIL.Image import Image

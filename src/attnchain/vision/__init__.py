@@ -7,9 +7,9 @@ under a point, `segment_object` the main one, `Clicks` what one's marks say;
 answer is a `Segmentation`.
 """
 
-from attnchain.vision.attention import PictureAttention, read_attention
 from attnchain.vision.clicks import Clicks, ClickSegmentation
 from attnchain.vision.objects import segment_object, segment_point
+from attnchain.vision.picture_attention import PictureAttention, read_attention
 from attnchain.vision.ranks import PictureRank, rank_patches
 from attnchain.vision.segmentation import ObjectSegmentation, Segmentation
 from attnchain.vision.segments import DEFAULT_LAYERS, segment

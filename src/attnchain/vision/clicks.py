@@ -14,8 +14,8 @@ from attnchain.maps import enlarge, otsu_in_range, regions_at
 from attnchain.markov import propagate
 from attnchain.operators import AbstractTransition
 from attnchain.vision import figures
-from attnchain.vision.attention import PictureAttention
 from attnchain.vision.objects import as_point
+from attnchain.vision.picture_attention import PictureAttention
 from attnchain.vision.segmentation import OBJECT_NAMES, PictureSegmentation
 
 if TYPE_CHECKING:
@@ -113,8 +113,13 @@ class Clicks:
         """A box around the object; a later box replaces it.
 
         Raises:
+            ArgumentError: A corner is no pair of numbers.
             ImageError: The box does not overlap the picture, or is empty.
         """
+        (left, top), (right, bottom) = (
+            as_point(corner, "every corner of the box")
+            for corner in ((left, top), (right, bottom))
+        )
         width, height = self.attention.picture.size
         x0, x1 = max(left, 0), min(right, width)
         y0, y1 = max(top, 0), min(bottom, height)

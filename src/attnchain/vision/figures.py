@@ -1,11 +1,11 @@
-"""The overview figure of a segmentation, and the panels it is made of."""
+"""Figures of several panels side by side, and the panels they are made of."""
 
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnchain.plot import plot_labels, plot_map, plot_picture
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-    from attnchain.vision.attention import PictureAttention
-    from attnchain.vision.segmentation import Segmentation
+    from attnchain.vision.picture_attention import PictureAttention
 
 Panel = Callable[["Axes"], object]
 Pixel = tuple[float, float]
@@ -25,23 +24,36 @@ _LETTERS = 40
 """Of the heading, that fit above one panel."""
 
 
-def segmentation_figure(result: "Segmentation") -> "Figure":
-    """What a segmentation was decided by, and the segments, side by side."""
+def side_by_side(
+    panels: Sequence[Panel], *, heading: str, shape: Sequence[int], names: int
+) -> "Figure":
+    """One figure of several panels.
+
+    Args:
+        panels: What is drawn, left to right; the last has the legend below it.
+        heading: The line above all of them.
+        shape: Height and width of what is drawn.
+        names: Number of lines in the legend.
+    """
     from matplotlib.figure import Figure
 
-    panels, (height, width) = result.panels(), result.labels.shape
-    tall = 3.0 * min(max(height / width, 0.3), 4.0) + 1.1 + 0.15 * len(result.names)
-    size = (3.0 * (len(panels) + 1), tall)
-    figure = Figure(figsize=size, layout="constrained")
-    *axes, last = figure.subplots(1, len(panels) + 1, squeeze=False)[0]
+    height = 3.0 * min(max(shape[0] / shape[1], 0.3), 4.0) + 1.1 + 0.15 * names
+    figure = Figure(figsize=(3.0 * len(panels), height), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for draw, ax in zip(panels, axes, strict=True):
         draw(ax)
-    plot_labels(
-        result.labels, result.picture, result.legend, ax=last, title=result.title
-    )
-    heading = textwrap.fill(result.heading, _LETTERS * (len(panels) + 1))
-    figure.suptitle(heading, fontsize="small")
+    figure.suptitle(textwrap.fill(heading, _LETTERS * len(panels)), fontsize="small")
     return figure
+
+
+def segments(
+    labels: Int[Tensor, "height width"],
+    shown: "Image | None",
+    legend: Sequence[str],
+    title: str,
+) -> Panel:
+    """The segments as tints over the picture, and what each stands for."""
+    return lambda ax: plot_labels(labels, shown, legend, ax=ax, title=title)
 
 
 def picture(

@@ -7,8 +7,8 @@ from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError, GridError
 from attnchain.maps import component, enlarge, otsu_threshold, unit_range
 from attnchain.markov import propagate
-from attnchain.vision.attention import PictureAttention
 from attnchain.vision.borders import object_mask
+from attnchain.vision.picture_attention import PictureAttention
 from attnchain.vision.segmentation import OBJECT_NAMES, ObjectSegmentation
 
 Point = tuple[float, float]

@@ -9,7 +9,7 @@ from attnchain.maps import enlarge, unit_range
 from attnchain.markov.propagation import Direction
 from attnchain.plot import save_figure, save_map
 from attnchain.ranking import TokenRank, token_rank
-from attnchain.vision.attention import PictureAttention
+from attnchain.vision.picture_attention import PictureAttention
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

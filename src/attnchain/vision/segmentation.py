@@ -12,7 +12,7 @@ from attnchain.errors import ArgumentError
 from attnchain.files import AbstractResult, Outputs
 from attnchain.plot import save_figure, save_labels, save_map
 from attnchain.vision import figures
-from attnchain.vision.attention import PictureAttention
+from attnchain.vision.picture_attention import PictureAttention
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ OBJECT_NAMES = ("rest", "object")
 class Segmentation(AbstractResult):
     """A picture divided among named segments.
 
-    How sure it is of a segment is not told: no number of ours is calibrated yet.
+    How sure it is of a segment it does not say: no number of ours is calibrated yet.
 
     Attributes:
         names: What the labels stand for.
@@ -57,7 +57,7 @@ class Segmentation(AbstractResult):
 
     @property
     def legend(self) -> Sequence[str]:
-        """What a reader is told of each name."""
+        """What a figure says beside each name."""
         return self.names
 
     @abstractmethod
@@ -92,7 +92,13 @@ class Segmentation(AbstractResult):
         Returns:
             A matplotlib figure that belongs to no global state.
         """
-        return figures.segmentation_figure(self)
+        found = figures.segments(self.labels, self.picture, self.legend, self.title)
+        return figures.side_by_side(
+            [*self.panels(), found],
+            heading=self.heading,
+            shape=self.labels.shape,
+            names=len(self.names),
+        )
 
     def findings(self) -> Sequence[str]:
         """What was found, in a line for each name."""

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError
-from attnchain.vision.attention import PictureAttention, read_attention
 from attnchain.vision.objects import Point, as_point, segment_object, segment_point
+from attnchain.vision.picture_attention import PictureAttention, read_attention
 from attnchain.vision.segmentation import ObjectSegmentation
 from attnchain.vision.sets import SetSegmentation, check_sets, segment_sets
 

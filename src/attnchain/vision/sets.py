@@ -10,7 +10,7 @@ from attnchain.checks import check_count
 from attnchain.maps import enlarge
 from attnchain.markov import MetastableSets, coarse_grained, metastable_sets
 from attnchain.vision import figures
-from attnchain.vision.attention import PictureAttention
+from attnchain.vision.picture_attention import PictureAttention
 from attnchain.vision.segmentation import PictureSegmentation
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def segment_sets(
 
     The sets are those of `forward_backward(chain)`, where patches belong together
     that attend to the same things; its stationary distribution is uniform. Their
-    prevalence and retention are told for the attention chain itself.
+    prevalence and retention are those in the attention chain itself.
 
     Args:
         attention: What `read_attention` returned.

@@ -1,5 +1,6 @@
 """The attention a model pays inside one picture, as chains over its patches."""
 
+import operator
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.capturing import AbstractRecord, TokenGrid, capture
-from attnchain.errors import GridError, SiteNotFoundError, UnsupportedModelError
+from attnchain.checks import check_number
+from attnchain.errors import (
+    ArgumentError,
+    GridError,
+    SiteNotFoundError,
+    UnsupportedModelError,
+)
 from attnchain.files import AbstractResult, Outputs
 from attnchain.markov import mix, propagate, second_eigenvalue
 from attnchain.operators import (
@@ -169,13 +176,16 @@ def read_attention(
 
     Raises:
         ImageError: This is no Pillow picture, or its pixels have no defined range.
+        ArgumentError: The size is no number, or layers are no whole numbers.
         SiteNotFoundError: The model has no such layer.
         GridError: The size is less than one patch, the picture becomes a single patch
             (there is nothing to walk to), or more than 16,384.
         UnsupportedModelError: Attention is not a plain softmax of queries and keys
             over the tokens of the picture.
     """
+    check_number(size, "size")
     _check_size(size, model)
+    layers = None if layers is None else _numbers(layers)
     pixels = model.pixels(picture, size=size)
     grid = model.grid(pixels)
     if grid.n_patches < 2:
@@ -196,6 +206,14 @@ def read_attention(
         model_note=model.note,
         removed=grid.n_tokens - grid.n_patches,
     )
+
+
+def _numbers(layers: Sequence[int]) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(layer) for layer in layers)
+    except TypeError as error:
+        message = f"layers must be a list of whole numbers, but are {layers!r}"
+        raise ArgumentError(message) from error
 
 
 def _check_size(size: int, model: "LoadedModel") -> None:

@@ -10,6 +10,7 @@ from tests.vision import tiny
 
 from attnchain import reference
 from attnchain.errors import (
+    ArgumentError,
     GridError,
     ImageError,
     SiteNotFoundError,
@@ -208,6 +209,14 @@ def test_more_patches_than_a_desk_can_hold_are_refused(model):
 def test_an_unknown_layer_is_refused(model):
     with pytest.raises(SiteNotFoundError, match="layers 0 to 1, but 7"):
         read_attention(tiny.picture(), model, layers=[7])
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong"), [("size", "big"), ("layers", 3), ("layers", ["last"])]
+)
+def test_what_are_no_numbers_is_refused(model, argument, wrong):
+    with pytest.raises(ArgumentError, match=f"{argument} must be"):
+        read_attention(tiny.picture(), model, **{argument: wrong})
 
 
 def test_what_is_no_picture_is_refused(model):
