@@ -162,7 +162,7 @@ def test_damping_lies_above_zero_and_up_to_one(damping):
 
 
 def test_an_unknown_direction_is_refused():
-    with pytest.raises(ShapeError, match=r"'incoming' or 'outgoing'.*'sideways'"):
+    with pytest.raises(ArgumentError, match=r"'incoming' or 'outgoing'.*'sideways'"):
         token_rank(torch.eye(3), direction="sideways")
 
 

@@ -105,7 +105,17 @@ def check_number(value: Any, name: str) -> None:
         raise ArgumentError(f"{name} must be a finite number, but is {value!r}")
 
 
-def check_whole(value: Any, name: str) -> None:
-    """Raises ArgumentError unless the argument is a whole number of at least 1."""
-    if not isinstance(value, Integral) or int(value) < 1:
-        raise ArgumentError(f"{name} must be a whole number >= 1, but is {value!r}")
+def check_whole(value: Any, name: str, *, least: int = 1) -> None:
+    """Raises ArgumentError unless the argument is a whole number, 1 or `least` up."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or int(value) < least:
+        message = f"{name} must be a whole number >= {least}, but is {value!r}"
+        raise ArgumentError(message)
+
+
+def check_choice(value: Any, choices: tuple[str, ...], name: str) -> None:
+    """Raises ArgumentError unless the argument is one of some words."""
+    if value not in choices:
+        *most, last = map(repr, choices)
+        words = f"{', '.join(most)} or {last}"
+        raise ArgumentError(f"{name} must be {words}, but is {value!r}")

@@ -6,9 +6,14 @@ import torch
 from tests.operators.builders import attention, each, queries_and_keys, random_rows
 
 from attnchain import reference
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.markov import propagate
-from attnchain.operators import Damped, DenseTransition, as_transition
+from attnchain.operators import (
+    AttentionTransition,
+    Damped,
+    DenseTransition,
+    as_transition,
+)
 from attnchain.testing import assert_distribution, chains
 
 
@@ -115,28 +120,37 @@ def test_bounces_of_single_precision_chains_keep_their_mass():
     assert_distribution(propagate(transition, 0, 500), atol=1e-6)
 
 
-@pytest.mark.parametrize("bounces", [-1, 1.5])
+@pytest.mark.parametrize(
+    "bounces", [-1, 1.5, float("nan"), float("inf"), None, "2", True]
+)
 def test_bounces_are_whole_numbers(chain, bounces):
-    with pytest.raises(ShapeError, match="bounces"):
+    with pytest.raises(ArgumentError, match="bounces"):
         propagate(chain, 0, bounces)
 
 
 def test_unknown_directions_are_refused(chain):
-    with pytest.raises(ShapeError, match="'incoming' or 'outgoing'"):
+    with pytest.raises(ArgumentError, match=r"direction.*'incoming' or 'outgoing'"):
         propagate(chain, 0, 1, direction="forward")
+
+
+@pytest.mark.parametrize("given", [torch.eye(3), None, [[1.0]]], ids=str)
+@pytest.mark.parametrize("direction", ["incoming", "outgoing"])
+def test_only_chains_are_walked(given, direction):
+    with pytest.raises(ArgumentError, match=r"transition.*as_transition"):
+        propagate(given, 0, 1, direction=direction)
 
 
 @pytest.mark.parametrize(
     "start", [6, -1, [0, 6], [], torch.zeros(6).bool(), torch.ones(5).bool()]
 )
 def test_tokens_that_are_not_there_are_refused(chain, start):
-    with pytest.raises(ShapeError, match="start"):
+    with pytest.raises(ArgumentError, match="start"):
         propagate(chain, start, 1)
 
 
-@pytest.mark.parametrize("start", [0.5, "cat", None, [[0, 1]]])
+@pytest.mark.parametrize("start", [0.5, 1j, 10**30, "cat", None, {}, [[0, 1]]], ids=str)
 def test_starts_that_are_no_tokens_are_refused(chain, start):
-    with pytest.raises(ShapeError, match="start"):
+    with pytest.raises(ArgumentError, match="start"):
         propagate(chain, start, 1)
 
 
@@ -159,3 +173,39 @@ def test_outgoing_bounces_need_somebody_who_looks():
     chain = as_transition(torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
     with pytest.raises(NotStochasticError, match="state 0"):
         propagate(chain, 1, 1, direction="outgoing")
+
+
+@pytest.mark.parametrize("nats", [-36.0, -95.0, -100.0, -200.0, -600.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", ["dense", "tiled"])
+@pytest.mark.parametrize("token", [0, 3])
+def test_outgoing_bounces_from_a_token_hardly_looked_at(nats, dtype, backend, token):
+    q, k = queries_and_keys(6, 4, dtype=dtype)
+    mask = torch.zeros(6, 6, dtype=dtype)
+    mask[:, token] = nats
+    chain = AttentionTransition(q, k, mask=mask, backend=backend)
+    found = propagate(chain, token, 3, direction="outgoing", all_bounces=True)
+    matrix = reference.attention(q.double().numpy(), k.double().numpy(), mask=mask)
+    expected = reference.propagate(matrix, np.eye(6)[token], 3, direction="outgoing")
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "chance"),
+    [(torch.float32, 1e-20), (torch.float32, 1e-40), (torch.float64, 1e-200)],
+)
+def test_outgoing_bounces_over_hardly_ever_taken_steps_of_stored_chains(dtype, chance):
+    matrix = torch.full((4, 4), 1 / 3, dtype=dtype)
+    matrix[:, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=dtype) * chance
+    found = propagate(as_transition(matrix), 0, 1, direction="outgoing")
+    expected = matrix[:, 0].double() / matrix[:, 0].double().sum()
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_steps_below_the_smallest_normal_number_cannot_be_turned():
+    matrix = torch.full((4, 4), 1 / 3, dtype=torch.float64)
+    matrix[:, 2] = 1e-315
+    with pytest.raises(NotStochasticError, match="state 2"):
+        propagate(as_transition(matrix), 2, 1, direction="outgoing")

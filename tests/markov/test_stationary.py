@@ -9,10 +9,10 @@ from tests.operators.builders import queries_and_keys, random_rows
 
 from attnchain import reference
 from attnchain.errors import (
+    ArgumentError,
     ConvergenceError,
     NumericalWarning,
     ReducibleChainError,
-    ShapeError,
     ToleranceError,
 )
 from attnchain.markov import Outcome, stationary
@@ -194,7 +194,7 @@ def test_a_tolerance_below_rounding_is_refused(slow):
 
 @pytest.mark.parametrize("tolerance", [0.0, -1e-6, float("nan")])
 def test_tolerances_are_positive(slow, tolerance):
-    with pytest.raises(ShapeError, match="tolerance"):
+    with pytest.raises(ArgumentError, match="tolerance"):
         stationary(slow, tolerance=tolerance)
 
 
@@ -204,11 +204,111 @@ def test_tolerances_are_positive(slow, tolerance):
     ids=lambda o: next(iter(o)),
 )
 def test_unknown_options_are_refused(slow, options):
-    with pytest.raises(ShapeError, match=next(iter(options))):
+    with pytest.raises(ArgumentError, match=next(iter(options))):
         stationary(slow, **options)
 
 
-def test_a_chain_reducible_to_rounding_is_named():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tolerance": "small"},
+        {"tolerance": None},
+        {"tolerance": float("inf")},
+        {"max_iterations": float("inf")},
+        {"max_iterations": float("nan")},
+        {"max_iterations": None},
+        {"solver": None},
+        {"start": "uniform"},
+        {"start": 0},
+        {"on_failure": 3},
+    ],
+    ids=str,
+)
+def test_options_of_another_kind_are_named(slow, options):
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        stationary(slow, **options)
+
+
+@pytest.mark.parametrize("given", [torch.eye(3), None, "chain", [[1.0]]], ids=str)
+def test_only_chains_are_solved(given):
+    with pytest.raises(ArgumentError, match=r"transition.*as_transition"):
+        stationary(given)
+
+
+def test_sets_that_are_hardly_ever_left_are_answered():
     matrix = (40 * torch.eye(8, dtype=torch.float64)).softmax(1)
+    found = stationary(DenseTransition(matrix))
+    assert distance(found, np.full(8, 1 / 8)) <= float(found.error_bound) <= 1e-6
+
+
+def test_a_chain_reducible_to_rounding_is_named():
+    matrix = (700 * torch.eye(8, dtype=torch.float64)).softmax(1)
     with pytest.raises(ReducibleChainError, match="rounding"):
         stationary(DenseTransition(matrix))
+
+
+def test_classes_and_states_that_are_passed_through_are_named():
+    chain = as_transition(chains.absorbing_causal(4).matrix)
+    with pytest.raises(ReducibleChainError, match=r"state 0\) and 3 state\(s\)"):
+        stationary(chain)
+
+
+def out_of_reach(n, pads):
+    """Tokens that see each other, then pads that see themselves alone."""
+    mask = torch.zeros(n, n, dtype=torch.bool)
+    mask[: n - pads, : n - pads] = True
+    mask.diagonal().fill_(True)
+    chain = AttentionTransition(*queries_and_keys(n, 4), mask=mask)
+    v = torch.zeros(n, dtype=torch.float64)
+    v[: n - pads] = 1 / (n - pads)
+    return ColumnNormalized(Damped(chain, 0.9, v))
+
+
+@pytest.mark.parametrize("n", [6, 300])
+@pytest.mark.parametrize("solver", [*SOLVERS, "gmres"])
+def test_outgoing_rank_ends_in_the_one_padded_token(n, solver):
+    found = stationary(out_of_reach(n, 1), solver=solver)
+    expected = torch.zeros(n).double()
+    expected[-1] = 1
+    assert distance(found, expected) <= float(found.error_bound) <= 1e-6
+
+
+@pytest.mark.parametrize("n", [6, 300])
+@pytest.mark.parametrize("solver", [*SOLVERS, "gmres"])
+def test_outgoing_rank_of_several_padded_tokens_is_refused(n, solver):
+    with pytest.raises(ReducibleChainError, match="2 closed classes"):
+        stationary(out_of_reach(n, 2), solver=solver)
+
+
+def test_outgoing_rank_of_unreached_tokens_too_many_to_store_is_refused(monkeypatch):
+    chain = out_of_reach(30, 1)
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "1000")
+    with pytest.raises(ReducibleChainError, match="personalization"):
+        stationary(chain)
+
+
+@pytest.mark.parametrize("n", [6, 300])
+def test_outgoing_rank_from_the_last_token_of_causal_attention(n):
+    chain = AttentionTransition(*queries_and_keys(n, 4, size=0.5), causal=True)
+    v = torch.zeros(n, dtype=torch.float64)
+    v[-1] = 1
+    found = stationary(ColumnNormalized(Damped(chain, 0.9, v)))
+    expected = reference.token_rank(
+        chain.to_dense().numpy(), 0.9, direction="outgoing", personalization=v
+    )
+    assert distance(found, expected) <= float(found.error_bound) + 1e-10
+    assert float(found.error_bound) <= 1e-6
+
+
+@pytest.mark.parametrize("nats", [-36.0, -100.0, -200.0, -600.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_undamped_rank_with_a_token_nobody_looks_at(nats, dtype):
+    q, k = queries_and_keys(6, 4, dtype=dtype)
+    mask = torch.zeros(6, 6, dtype=dtype)
+    mask[:, 2] = nats
+    found = stationary(AttentionTransition(q, k, mask=mask))
+    rows = reference.attention(q.double().numpy(), k.double().numpy(), mask=mask)
+    expected = reference.stationary(rows)
+    assert distance(found, expected) <= float(found.error_bound) + 1e-14
+    entered = float(torch.from_numpy(expected @ rows)[2])
+    assert float(found.distribution[2]) == pytest.approx(entered, rel=1e-9)

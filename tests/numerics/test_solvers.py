@@ -1,19 +1,25 @@
 """Every solver against a dense solve; certificates; restarts; hard chains."""
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
-from tests.operators.builders import queries_and_keys
+from tests.operators.builders import queries_and_keys, random_rows
 
-from attnchain.markov import gmres, second_eigenvalue, spectrum, stationary
-from attnchain.markov.certified import incoming, outgoing
+from attnchain.errors import ConvergenceError, ToleranceError
+from attnchain.markov import Outcome, gmres, second_eigenvalue, spectrum, stationary
+from attnchain.markov.certified import HittingTimes, incoming, outgoing, undamped
+from attnchain.markov.linear import Correction
 from attnchain.operators import (
     AttentionTransition,
     ColumnNormalized,
     Damped,
     DenseTransition,
+    as_transition,
 )
+from attnchain.testing import assert_distribution
 
 SOLVERS = ("auto", "gmres", "anderson", "power", "direct")
 
@@ -49,14 +55,157 @@ def test_every_solver_meets_its_certificate(solver, limit, turned, monkeypatch):
     assert error <= float(found.error_bound) <= 1e-6
 
 
-@pytest.mark.parametrize("solver", ["auto", "gmres", "anderson"])
-def test_undamped_chains_too_large_to_invert(solver, monkeypatch):
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("turned", [False, True], ids=["incoming", "outgoing"])
+@pytest.mark.parametrize("limit", [0, 256], ids=["iterated", "factorised"])
+def test_undamped_chains_too_large_to_eliminate(solver, turned, limit, monkeypatch):
     monkeypatch.setattr("attnchain.markov.stationarity.INVERSE_LIMIT", 100)
+    monkeypatch.setattr("attnchain.markov.linear.DIRECT_LIMIT", limit)
     chain = AttentionTransition(*queries_and_keys(200, 8))
+    chain = ColumnNormalized(chain) if turned else chain
     found = stationary(chain, solver=solver, tolerance=1e-9)
-    assert float((found.distribution - exact(chain)).abs().sum()) < 1e-8
-    assert float(found.residual) <= 1e-9
-    assert float(found.error_bound) == float("inf")
+    error = float((found.distribution - exact(chain)).abs().sum())
+    assert error <= float(found.error_bound) + 1e-13
+    assert float(found.error_bound) <= 1e-9
+    assert found.outcome is Outcome.CONVERGED
+
+
+def test_no_seed_leads_to_a_result_that_is_no_distribution(monkeypatch):
+    monkeypatch.setattr("attnchain.markov.stationarity.INVERSE_LIMIT", 100)
+    for seed in range(20):
+        chain = AttentionTransition(*queries_and_keys(200, 8, size=1.0, seed=seed))
+        found = stationary(chain, tolerance=1e-9)
+        assert_distribution(found.distribution, atol=1e-12)
+        assert float((found.distribution - exact(chain)).abs().sum()) < 1e-9
+
+
+WRONG = {
+    "not a number": lambda x: x * math.nan,
+    "infinite": lambda x: x + math.inf,
+    "all negative": lambda x: x * 0 - 1e9,
+    "of the other sign": lambda x: -x,
+    "nothing": lambda x: 0 * x,
+}
+
+
+@pytest.mark.parametrize("damping", [0.95, 1.0])
+@pytest.mark.parametrize("turned", [False, True], ids=["incoming", "outgoing"])
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("solver", ["gmres", "anderson"])
+def test_wrong_corrections_never_converge(damping, turned, wrong, solver, monkeypatch):
+    solve = Correction.solve
+
+    def spoilt(self, *arguments):
+        step, taken, correction = solve(self, *arguments)
+        return WRONG[wrong](step), taken, correction
+
+    chain = Damped(sticky(60), damping)
+    chain = ColumnNormalized(chain) if turned else chain
+    expected = exact(chain)
+    monkeypatch.setattr(Correction, "solve", spoilt)
+    monkeypatch.setattr("attnchain.markov.stationarity.INVERSE_LIMIT", 0)
+    options = {"solver": solver, "tolerance": 1e-3, "on_failure": "return"}
+    try:
+        found = stationary(chain, **options)
+    except ToleranceError:
+        return
+    assert_distribution(found.distribution, atol=1e-12)
+    assert found.outcome is not Outcome.CONVERGED
+    error = float((found.distribution - expected).abs().sum())
+    assert error <= float(found.error_bound)
+
+
+def two_blocks(size, first, second):
+    """Blocks of uneven states left with two probabilities, and their masses."""
+    inside = torch.from_numpy(random_rows(2, size, size))
+    across = torch.from_numpy(random_rows(2, size, size, seed=1))
+    rows = [
+        torch.cat([(1 - first) * inside[0], first * across[0]], 1),
+        torch.cat([second * across[1], (1 - second) * inside[1]], 1),
+    ]
+    return torch.cat(rows), second / (first + second)
+
+
+COUPLINGS = [10.0**-k for k in range(3, 16)]
+
+
+@pytest.mark.parametrize("limit", [0, 1_500], ids=["iterated", "eliminated"])
+@pytest.mark.parametrize("coupling", COUPLINGS, ids="{:.0e}".format)
+def test_blocks_that_are_hardly_ever_left(coupling, limit, monkeypatch):
+    monkeypatch.setattr("attnchain.markov.stationarity.INVERSE_LIMIT", limit)
+    matrix, mass = two_blocks(30, coupling, coupling / 10)
+    found = stationary(as_transition(matrix))
+    assert abs(float(found.distribution[:30].sum()) - mass) <= float(found.error_bound)
+    assert float(found.error_bound) <= 1e-6
+
+
+@pytest.mark.parametrize("solver", ["gmres", "anderson", "power"])
+@pytest.mark.parametrize("coupling", COUPLINGS[::2], ids="{:.0e}".format)
+def test_named_solvers_say_what_they_do_not_reach(coupling, solver):
+    matrix, mass = two_blocks(30, coupling, coupling / 10)
+    found = stationary(as_transition(matrix), solver=solver, on_failure="return")
+    error = 2 * abs(float(found.distribution[:30].sum()) - mass)
+    assert error <= float(found.error_bound) + 1e-13
+    certified = float(found.error_bound) <= 1e-6
+    assert certified == (found.outcome is Outcome.CONVERGED)
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS, ids="{:.0e}".format)
+def test_a_small_chain_beyond_the_budget_is_right_or_refused(coupling, monkeypatch):
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "1000")
+    matrix, mass = two_blocks(30, coupling, coupling / 10)
+    zero = torch.zeros(60, 1, dtype=torch.float64)
+    chain = AttentionTransition(zero, zero, mask=matrix.log(), backend="tiled")
+    found = stationary(chain, on_failure="return")
+    error = 2 * abs(float(found.distribution[:30].sum()) - mass)
+    assert error <= float(found.error_bound)
+    assert_distribution(found.distribution, atol=1e-12)
+    certified = float(found.error_bound) <= 1e-6
+    assert certified or coupling < 1e-7
+    if not certified:
+        with pytest.raises(ConvergenceError, match="bound"):
+            stationary(chain)
+
+
+def test_two_large_blocks_keep_their_masses():
+    matrix, mass = two_blocks(800, 1e-7, 1e-8)
+    found = stationary(as_transition(matrix))
+    assert abs(float(found.distribution[:800].sum()) - mass) <= 1e-6
+    assert float(found.error_bound) <= 1e-6
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["incoming", "outgoing"])
+@pytest.mark.parametrize("jump", [1e-6, 1e-9, 1e-13])
+def test_damping_next_to_one(turned, jump):
+    matrix, _ = two_blocks(30, 1e-9, 1e-10)
+    chain = Damped(as_transition(matrix), 1 - jump)
+    chain = ColumnNormalized(chain) if turned else chain
+    found = stationary(chain)
+    assert float(found.error_bound) <= 1e-6
+    weights = [Fraction(float(x)) for x in found.distribution]
+    dense = chain.to_dense().tolist()
+    flow = sum(
+        weights[i] * Fraction(dense[i][j]) for i in range(30) for j in range(30, 60)
+    )
+    back = sum(
+        weights[i] * Fraction(dense[i][j]) for i in range(30, 60) for j in range(30)
+    )
+    assert float(flow / back) == pytest.approx(1, rel=1e-9)
+
+
+def test_hitting_times_are_bounded_from_above_and_not_by_much():
+    chain = sticky(40, dtype=torch.float64)
+    equations = undamped(chain)
+    start = torch.full((40,), 1 / 40, dtype=torch.float64)
+    times = HittingTimes.prepare(equations, start, chain.row_error).times
+    last = int(times.argmin())
+    left = torch.arange(40) != last
+    inside = chain.to_dense()[left][:, left]
+    one = torch.ones(39, dtype=torch.float64)
+    expected = torch.linalg.solve(torch.eye(39, dtype=torch.float64) - inside, one)
+    assert float(times[last]) == 0
+    assert bool((times[left] >= expected).all())
+    assert bool((times[left] <= 1.1 * expected).all())
 
 
 def test_acceleration_saves_most_products():

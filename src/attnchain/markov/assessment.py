@@ -1,11 +1,19 @@
 """Questions about a chain's structure: stochastic, irreducible, reversible."""
 
+from typing import get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.errors import ShapeError
+from attnchain.checks import check_distribution, check_positive
+from attnchain.errors import ArgumentError, ReducibleChainError
+from attnchain.markov.concurrent import check_transition
 from attnchain.operators import AbstractTransition, Side, fits_budget
+
+_FEW = 4
+"""Products that find what attention reaches, before its matrix is stored."""
+_REMEDY = "damp it (damping < 1) or keep one class only with Restricted"
 
 
 def is_stochastic(transition: AbstractTransition, *, tolerance: float = 1e-5) -> bool:
@@ -24,6 +32,8 @@ def is_stochastic(transition: AbstractTransition, *, tolerance: float = 1e-5) ->
         >>> is_stochastic(as_transition(torch.eye(3)))
         True
     """
+    check_transition(transition)
+    check_positive(tolerance, "tolerance")
     ones = torch.ones(
         transition.n_states, dtype=transition.dtype, device=transition.device
     )
@@ -34,8 +44,10 @@ def is_irreducible(transition: AbstractTransition) -> bool:
     """Whether every state can reach every other, on the stored or computed numbers.
 
     One state's forward set (by pushes) and backward set (by pulls) are grown until
-    they stop; the chain is irreducible when both hold all states. No matrix is
-    formed. A probability that underflows to zero counts as no connection.
+    they stop; the chain is irreducible when both hold all states. Where that takes
+    more than a few products, and the matrix fits the memory budget, its graph is
+    searched instead. A probability that underflows to zero in float64 counts as no
+    connection.
 
     Args:
         transition: One chain or a batch.
@@ -43,29 +55,54 @@ def is_irreducible(transition: AbstractTransition) -> bool:
     Returns:
         True when all chains of the batch are irreducible.
 
+    Raises:
+        ArgumentError: No transition.
+
     Example:
         >>> import torch
         >>> from attnchain import as_transition
         >>> is_irreducible(as_transition(torch.eye(2)))
         False
     """
-    return all(
-        bool(reachable(chain, "push").all()) and bool(reachable(chain, "pull").all())
-        for chain in transition.chains()
-    )
+    check_transition(transition)
+    return all(_communicates(chain) for chain in transition.chains())
 
 
-def reachable(chain: AbstractTransition, side: Side) -> Tensor:
-    """States reached from state 0 ("push"), or that reach it ("pull"): mask (n,)."""
-    product = chain.push if side == "push" else chain.pull
-    n = chain.n_states
-    reached = torch.zeros(n, dtype=torch.bool, device=chain.device)
-    reached[0] = True
-    while True:
-        grown = reached | (product(reached.to(chain.dtype)) > 0)
-        if bool((grown == reached).all()):
-            return reached
-        reached = grown
+def check_irreducible(chain: AbstractTransition) -> None:
+    """Raises ReducibleChainError, naming the closed classes where they can be found."""
+    if _communicates(chain):
+        return
+    found = ""
+    if fits_budget(chain.shape, chain.dtype, chain.device):
+        classes = closed_classes(chain)
+        passing = chain.n_states - sum(map(len, classes))
+        found = f": it has {len(classes)} closed class(es) ({_described(classes)})"
+        found += f" and {passing} state(s) it never returns to" if passing else ""
+    raise ReducibleChainError(f"the undamped chain is reducible{found}; {_REMEDY}")
+
+
+def check_one_class(chain: AbstractTransition) -> None:
+    """Raises ReducibleChainError unless a column-normalised chain has one closed class.
+
+    It also raises where there are too many states to tell.
+    """
+    missed = "the personalization never leads to some tokens, not by attention either"
+    remedy = "give every token some of it, or drop those tokens with Restricted"
+    if not fits_budget(chain.shape, chain.dtype, chain.device):
+        message = f"{missed}, in a chain too large to search for its classes; {remedy}"
+        raise ReducibleChainError(message)
+    classes = closed_classes(chain)
+    if len(classes) > 1:
+        message = (
+            f"{missed}, so the distribution is not unique: there are {len(classes)} "
+            f"closed classes ({_described(classes)}); {remedy}"
+        )
+        raise ReducibleChainError(message)
+
+
+def reaches_all(chain: AbstractTransition, start: Tensor) -> bool:
+    """Whether some states, a mask (n,), lead to all others."""
+    return bool(start.all()) or bool(_grown(chain, start, "push").all())
 
 
 def closed_classes(chain: AbstractTransition) -> list[Tensor]:
@@ -78,20 +115,70 @@ def closed_classes(chain: AbstractTransition) -> list[Tensor]:
         The closed communicating classes; one of n states when irreducible.
 
     Raises:
-        ShapeError: A batch, or too many states to store.
+        ArgumentError: No transition, a batch, or too many states to store.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
+    check_transition(chain)
     if chain.batch_shape or not fits_budget(chain.shape, chain.dtype, chain.device):
         message = f"classes need one chain small enough to store, but got {chain!r}"
-        raise ShapeError(message)
+        raise ArgumentError(message)
     edges = csr_array((chain.to_dense() > 0).cpu().numpy())
     count, component = connected_components(edges, directed=True, connection="strong")
     source, target = edges.nonzero()
     leaving = set(component[source[component[source] != component[target]]].tolist())
     labels = torch.from_numpy(component)
     return [torch.nonzero(labels == c)[:, 0] for c in range(count) if c not in leaving]
+
+
+def _communicates(chain: AbstractTransition) -> bool:
+    """Whether one chain is irreducible."""
+    first = torch.zeros(chain.n_states, dtype=torch.bool, device=chain.device)
+    first[0] = True
+    return all(bool(_grown(chain, first, side).all()) for side in get_args(Side))
+
+
+def _grown(chain: AbstractTransition, start: Tensor, side: Side) -> Tensor:
+    """States reached from some ("push"), or that reach them ("pull"): mask (n,)."""
+    reached = _spread(chain, start, side, _FEW)
+    if bool(reached.all()):
+        return reached
+    exact = chain.to(torch.float64)  # single precision may have underflowed
+    if fits_budget(exact.shape, exact.dtype, exact.device):
+        return _searched(exact, reached, side)
+    return _spread(exact, reached, side, exact.n_states)
+
+
+def _spread(chain: AbstractTransition, start: Tensor, side: Side, steps: int) -> Tensor:
+    """States within a number of steps, by products."""
+    product, reached = chain.push if side == "push" else chain.pull, start
+    for _ in range(steps):
+        grown = reached | (product(reached.to(chain.dtype)) > 0)
+        if torch.equal(grown, reached):
+            break
+        reached = grown
+    return reached
+
+
+def _searched(chain: AbstractTransition, start: Tensor, side: Side) -> Tensor:
+    """States within any number of steps, by a search that looks at each row once."""
+    steps = chain.to_dense() > 0
+    steps = steps if side == "push" else steps.mT
+    reached = newly = start
+    while bool(newly.any()):
+        newly = steps[newly].any(0) & ~reached
+        reached = reached | newly
+    return reached
+
+
+def _described(classes: list[Tensor]) -> str:
+    """The first few classes in words."""
+    shown = [
+        f"{len(c)} states from {int(c[0])} on" if len(c) > 1 else f"state {int(c)}"
+        for c in classes[:5]
+    ]
+    return ", ".join(shown)
 
 
 def detailed_balance_error(
@@ -116,6 +203,8 @@ def detailed_balance_error(
         >>> detailed_balance_error(cycle, torch.full((3,), 1 / 3))
         tensor(2.)
     """
+    check_transition(transition)
+    check_distribution(stationary, transition.n_states, "stationary")
     flow = stationary.to(transition.dtype)[..., None] * transition.to_dense()
     return (flow - flow.mT).abs().sum((-2, -1))
 
@@ -136,4 +225,5 @@ def is_reversible(
     Returns:
         True when all chains of the batch pass.
     """
+    check_positive(tolerance, "tolerance")
     return bool((detailed_balance_error(transition, stationary) <= tolerance).all())

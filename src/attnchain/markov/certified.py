@@ -1,16 +1,18 @@
-"""The equations of damped chains, with what bounds the error of their solution."""
+"""Equations of stationary distributions, with what bounds the error of a solution."""
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from attnchain.errors import NotStochasticError, ToleranceError
 from attnchain.markov.equations import Equations
-from attnchain.markov.gmres import minimise
-from attnchain.markov.linear import working_chain
-from attnchain.operators import AttentionTransition, Damped, stored
+from attnchain.markov.linear import Refined, refine
+from attnchain.operators import AbstractTransition, AttentionTransition, Damped, stored
+
+_ADJOINT_ITERATIONS = 1_000
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,98 @@ def outgoing(chain: Damped) -> tuple[Equations, Certificate]:
     jump = chain.to(torch.float64).jump
     column_sums = damping * exact.push(ones) + (1 - damping) * n * jump
     adjoint = Equations(exact, "push", damping, column_sums, column_sums)
-    rough = adjoint.correcting(column_sums, working_chain(exact))
-    rough_solution = minimise(rough, target=1e-3 * n, max_iterations=1_000)
-    z = rough_solution.x.double().clamp_min(0)
-    deficit = float((adjoint.residual(z) / column_sums).max().clamp_min(0))
-    factor = float(z.max()) / (1 - deficit) if deficit < 1 else math.inf
+    z, _ = _dominating(adjoint, base.row_error)
     equations = Equations(exact, "pull", damping, (1 - damping) * ones, column_sums)
     # Relative errors of P act on P x and on c x, and both have the mass of c x.
-    return equations, Certificate(factor, 2 * base.row_error, jump, ones)
+    return equations, Certificate(float(z.max()), 2 * base.row_error, jump, ones)
+
+
+def undamped(chain: AbstractTransition) -> Equations:
+    """Equations of pi = pi P with rows divided by their sums, for a chain in float64.
+
+    Their rank-one part draws from the uniform distribution.
+    """
+    exact, n = stored(chain), chain.n_states
+    ones = torch.ones(n, dtype=torch.float64, device=chain.device)
+    row_sums = exact.pull(ones)
+    return Equations(exact, "push", 1.0, ones / n, row_sums, (ones / n, row_sums))
+
+
+@dataclass(frozen=True)
+class HittingTimes:
+    r"""Bounds the L1 error of an undamped distribution by its change in one bounce.
+
+    With the change e of a distribution x, K the chain without its steps into a state
+    r, and times $h \ge (1 - K)^{-1} \mathbf 1$, the expected number of bounces until r,
+    $\|x - \pi\|_1 \le 2 \sum_{i \ne r} |e_i| h_i$: x less the multiple of pi that
+    has its mass at r solves the equations of $1 - K$, an M-matrix. Rounding is a
+    change of x too.
+
+    Attributes:
+        times: h, 0 at r; infinite where none were found.
+        row_error: Relative rounding error of the entries of P and of products.
+        products: What it took.
+    """
+
+    times: Tensor
+    row_error: float
+    products: int
+
+    @classmethod
+    def prepare(cls, equations: Equations, x: Tensor, row_error: float) -> Self:
+        """The times until the heaviest state of a solution x."""
+        heaviest = torch.zeros_like(x)
+        heaviest[int((equations.diagonal * x).argmax())] = 1
+        into = equations.chain.pull(heaviest)
+        sums = equations.diagonal
+        adjoint = Equations(
+            equations.chain, "pull", 1.0, sums, sums, rank_one=(into, heaviest)
+        )
+        z, found = _dominating(adjoint, row_error)
+        times = z.masked_fill(heaviest > 0, 0.0)
+        return cls(times, row_error, found.products + 1)
+
+    def bound(self, equations: Equations, x: Tensor) -> tuple[float, float]:
+        """The bound of D x / sum(D x), and the change of it in one bounce (L1)."""
+        measured, floor, change = self._parts(equations, x)
+        return measured + floor, change
+
+    def allowed(
+        self, equations: Equations, x: Tensor, residual: Tensor, tolerance: float
+    ) -> float:
+        """L1 norm of the residual that keeps the bound within the tolerance."""
+        measured, floor, _ = self._parts(equations, x)
+        norm = float(residual.abs().sum())
+        return norm * (tolerance - floor) / measured if measured > 0 else norm
+
+    def _parts(self, equations: Equations, x: Tensor) -> tuple[float, float, float]:
+        """What is measured of the bound, what rounding adds to it, and the change."""
+        # One more product, since the rank-one part would round rare states away.
+        after, before = equations.chain.push(x), equations.diagonal * x
+        mass = float(before.sum())
+        change = (after - before).abs() / mass
+        if float(self.times.max()) == math.inf:
+            return math.inf, math.inf, float(change.sum())
+        rounded = 4 * self.row_error * (after + before) / mass
+        measured, floor = 2 * float(change @ self.times), float(rounded @ self.times)
+        return measured, floor, float(change.sum())
+
+
+def _dominating(adjoint: Equations, row_error: float) -> tuple[Tensor, Refined]:
+    """A vector of at least the solution of D z = D + alpha B z, for B >= 0.
+
+    Found roughly and scaled up by its worst deficit, rounding included; infinite
+    where it is not known to within a factor.
+    """
+    right = adjoint.right
+    target = 1e-3 * float(right.sum())
+    found = refine(
+        adjoint,
+        torch.ones_like(right),
+        lambda *_: target,
+        max_iterations=_ADJOINT_ITERATIONS,
+    )
+    deficit = float((found.residual / right).max().clamp_min(0))
+    deficit += 2 * row_error * float(found.x.max())
+    z = found.x / (1 - deficit) if deficit < 1 else torch.full_like(right, math.inf)
+    return z, found

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators import AbstractTransition, fits_budget
 
 Result = TypeVar("Result")
@@ -35,8 +35,10 @@ def for_each_chain(
         One result for each chain.
 
     Raises:
+        ArgumentError: No transition.
         ShapeError: The batch holds no chain.
     """
+    check_transition(transition)
     count = math.prod(transition.batch_shape)
     if count == 0:
         raise ShapeError(f"{transition!r} holds no chain")
@@ -46,6 +48,16 @@ def for_each_chain(
     if workers < 2:
         return [solve(*job) for job in jobs]
     return _side_by_side(solve, jobs, workers)
+
+
+def check_transition(transition: Any) -> None:
+    """Raises ArgumentError unless the argument is a transition."""
+    if not isinstance(transition, AbstractTransition):
+        message = (
+            f"transition must be a chain, but is {type(transition).__name__}; pass "
+            "matrices through attnchain.as_transition"
+        )
+        raise ArgumentError(message)
 
 
 def _workers(transition: AbstractTransition, chains: int) -> int:

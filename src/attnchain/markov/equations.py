@@ -9,8 +9,10 @@ Both TokenRanks solve $D x = b + \alpha B x$ with B one product with P, for one 
   $\sum_j v_j |\Delta x_j| \le \|M \Delta x\|_1 / ((1 - \alpha) n)$. Damping is not the
   contraction factor of this chain; the weighted bound holds all the same.
 
-An undamped chain is the case alpha = 1, b = 0 of the first, with the row sums of P
-(1 but for rounding) as D: then the residual is that of the row-normalised chain.
+Undamped, x = pi / D with the row sums D of P (1 but for rounding): the residual is
+that of the row-normalised chain. Those equations are singular, so a rank-one part is
+taken off: $D x = u + B x - u (D x)\mathbf 1$ with a distribution u has the solution of
+mass 1 alone, and keeps the mass of every iterate that has it.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +25,7 @@ from attnchain.operators import AbstractTransition, Side
 
 @dataclass(frozen=True)
 class Equations:
-    """D x = b + alpha B x for one single chain P.
+    """D x = b + alpha B x for one single chain P, B less a rank-one part.
 
     Attributes:
         chain: P.
@@ -31,6 +33,7 @@ class Equations:
         damping: alpha.
         right: b, (n,).
         diagonal: D, (n,).
+        rank_one: Column c and row r: c (r x) is taken off every product.
     """
 
     chain: AbstractTransition
@@ -38,10 +41,15 @@ class Equations:
     damping: float
     right: Tensor
     diagonal: Tensor
+    rank_one: tuple[Tensor, Tensor] | None = None
 
     def product(self, x: Tensor) -> Tensor:
         """The product B x."""
-        return self.chain.push(x) if self.side == "push" else self.chain.pull(x)
+        image = self.chain.push(x) if self.side == "push" else self.chain.pull(x)
+        if self.rank_one is None:
+            return image
+        column, row = self.rank_one
+        return image - column * (row @ x)
 
     def mapped(self, x: Tensor) -> Tensor:
         """The product alpha B x."""
@@ -57,16 +65,19 @@ class Equations:
 
     def correcting(self, residual: Tensor, chain: AbstractTransition) -> "Equations":
         """The equations of the correction for a residual, over a faster chain."""
-        dtype = chain.dtype
+        dtype, part = chain.dtype, self.rank_one
         return replace(
             self,
             chain=chain,
             right=residual.to(dtype),
             diagonal=self.diagonal.to(dtype),
+            rank_one=None if part is None else (part[0].to(dtype), part[1].to(dtype)),
         )
 
     def matrix(self) -> Tensor:
         """M = D - alpha B as an (n, n) matrix acting on columns."""
         stored = self.chain.to_dense()
         product = stored.mT if self.side == "push" else stored
+        if self.rank_one is not None:
+            product = product - torch.outer(*self.rank_one)
         return torch.diag(self.diagonal) - self.damping * product

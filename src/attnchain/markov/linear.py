@@ -1,5 +1,7 @@
 """Solves the equations of a stationary distribution: directly, or by corrections."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,6 +11,7 @@ from torch import Tensor
 from attnchain.markov.anderson import WINDOW, accelerate
 from attnchain.markov.equations import Equations
 from attnchain.markov.gmres import Cycle, minimise
+from attnchain.markov.results import Outcome
 from attnchain.operators import AbstractTransition, DenseTransition
 
 SolverName = Literal["auto", "power", "anderson", "gmres", "direct"]
@@ -16,7 +19,7 @@ SolverName = Literal["auto", "power", "anderson", "gmres", "direct"]
 DIRECT_LIMIT = 256
 """Up to this many states a factorisation is cheaper than iterating."""
 INVERSE_LIMIT = 1_500
-"""Up to this many states an undamped chain is inverted, for its certificate."""
+"""Up to this many states an undamped chain is eliminated at once, else iterated."""
 CACHED_LIMIT = 1_536
 """Up to this many states a stored float64 matrix is as fast as a float32 one."""
 
@@ -51,7 +54,8 @@ class Correction:
         small = isinstance(chain, DenseTransition) and chain.n_states <= DIRECT_LIMIT
         if solver == "direct" or (solver == "auto" and small):
             system = equations.correcting(equations.right, chain).matrix()
-            return cls(chain, solver, torch.linalg.lu_factor(system))
+            factors, pivots, _ = torch.linalg.lu_factor_ex(system)
+            return cls(chain, solver, (factors, pivots))
         return cls(chain, solver)
 
     def solve(
@@ -76,3 +80,70 @@ class Correction:
             inner, start, target=goal, window=window, max_iterations=budget
         )
         return x, taken, self
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A solution of the equations, its residual, and what it took."""
+
+    x: Tensor
+    residual: Tensor
+    iterations: int
+    products: int
+    ended: Outcome
+
+
+def refine(
+    equations: Equations,
+    x: Tensor,
+    goal: Callable[[Tensor, Tensor], float],
+    *,
+    solver: SolverName = "auto",
+    max_iterations: int,
+) -> Refined:
+    """Refinement: residuals in float64, corrections over the working chain.
+
+    Args:
+        equations: What to solve, over the exact chain.
+        x: A start, >= 0 and not zero.
+        goal: L1 norm of the residual to reach, given a solution and its residual.
+        solver: What finds the corrections.
+        max_iterations: Iterations of that solver to spend at most.
+
+    Returns:
+        `Refined`; x is >= 0, finite and not zero, the best one seen where it stopped
+        before the goal.
+    """
+    exact = equations.chain
+    correction = Correction.prepare(equations, working_chain(exact), solver)
+    residual, iterations, rounds = equations.residual(x), 0, 1
+    best, least, last = (x, residual), math.inf, math.inf
+    while True:
+        norm, target = float(residual.abs().sum()), goal(x, residual)
+        if norm <= target:
+            best, ended = (x, residual), Outcome.CONVERGED
+            break
+        if norm < least:
+            best, least = (x, residual), norm
+        if iterations >= max_iterations:
+            ended = Outcome.ITERATION_LIMIT
+            break
+        if not norm <= last / 2:
+            if correction.chain is exact:
+                ended = Outcome.STALLED
+                break
+            correction = Correction.prepare(equations, exact, solver)
+        last = min(norm, last)
+        budget = max_iterations - iterations
+        step, taken, correction = correction.solve(equations, residual, target, budget)
+        x = _moved(x, step)
+        residual = equations.residual(x)
+        iterations, rounds = iterations + taken, rounds + 1
+    return Refined(*best, iterations, iterations + rounds, ended)
+
+
+def _moved(x: Tensor, step: Tensor) -> Tensor:
+    """The next iterate, where the step leads to finite numbers that are not all 0."""
+    moved = (x + step.double()).clamp_min(0)
+    total = float(moved.sum())
+    return moved if 0 < total < math.inf else x

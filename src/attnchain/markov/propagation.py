@@ -1,14 +1,16 @@
 """Multi-bounce attention: where a walker is after a number of bounces."""
 
 from collections.abc import Sequence
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.checks import check_distribution
-from attnchain.errors import ShapeError
+from attnchain.checks import check_choice, check_distribution, check_whole
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
+from attnchain.markov.concurrent import check_transition
 from attnchain.operators import AbstractTransition, ColumnNormalized
 
 Direction = Literal["incoming", "outgoing"]
@@ -47,10 +49,10 @@ def propagate(
         `(*batch, n)`, or `(bounces + 1, *batch, n)` with `all_bounces`.
 
     Raises:
-        ShapeError: A token outside the chain, an empty set, a negative number of
+        ArgumentError: No chain, a token outside it, an empty set, no whole number of
             bounces, or an unknown direction.
         NotStochasticError: The start is not a distribution, or (outgoing) nothing
-            ever looks at some token.
+            ever looks at some token, as far as float64 can tell.
 
     Sources:
         arXiv 2507.17657. Its released code names the two directions the other way
@@ -63,28 +65,50 @@ def propagate(
         >>> propagate(chain, 0, 2)
         tensor([0.5000, 0.5000])
     """
-    if bounces != int(bounces) or bounces < 0:
-        raise ShapeError(f"bounces must be a whole number >= 0, but is {bounces!r}")
+    check_transition(transition)
+    check_whole(bounces, "bounces", least=0)
     walker = starting_distribution(transition, start)
     chain = oriented(transition, direction)
-    walker = walker.expand(*chain.batch_shape, chain.n_states)
+    walker = walker.to(chain.dtype).expand(*chain.batch_shape, chain.n_states)
     visited = [walker]
     for _ in range(bounces):
         walker = chain.push(walker)
         walker = walker / walker.sum(-1, keepdim=True)
         if all_bounces:
             visited.append(walker)
-    return torch.stack(visited) if all_bounces else walker
+    found = torch.stack(visited) if all_bounces else walker
+    return found.to(transition.dtype)
 
 
 def oriented(transition: AbstractTransition, direction: str) -> AbstractTransition:
     """The chain itself (incoming) or its column-normalised form (outgoing)."""
-    if direction == "incoming":
-        return transition
-    if direction == "outgoing":
-        return ColumnNormalized(transition)
-    message = f"direction must be 'incoming' or 'outgoing', but is {direction!r}"
-    raise ShapeError(message)
+    check_transition(transition)
+    check_choice(direction, get_args(Direction), "direction")
+    return transition if direction == "incoming" else _column_normalised(transition)
+
+
+def _column_normalised(transition: AbstractTransition) -> ColumnNormalized:
+    """The column-normalised form, in double precision where single underflows."""
+    with suppress(NotStochasticError):
+        turned = ColumnNormalized(transition)
+        if bool(_normalisable(turned).all()):
+            return turned
+    turned = ColumnNormalized(transition.to(torch.float64))
+    if not bool(_normalisable(turned).all()):
+        state = int(torch.nonzero(~_normalisable(turned))[0, -1])
+        message = (
+            f"state {state} is stepped to with a probability below what float64 holds "
+            "to its leading digits: its column cannot be normalised. Damp the chain "
+            "first, or drop the state with Restricted"
+        )
+        raise NotStochasticError(message)
+    return turned
+
+
+def _normalisable(chain: ColumnNormalized) -> Tensor:
+    """Columns whose entries have not lost digits to underflow, (*batch, n)."""
+    limits = torch.finfo(chain.dtype)
+    return chain.column_sums.detach() > limits.tiny / limits.eps
 
 
 def starting_distribution(transition: AbstractTransition, start: Start) -> Tensor:
@@ -101,16 +125,17 @@ def starting_distribution(transition: AbstractTransition, start: Start) -> Tenso
         return start.to(dtype=transition.dtype, device=transition.device)
     try:
         chosen = torch.atleast_1d(torch.as_tensor(start, device=transition.device))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ShapeError(message) from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ArgumentError(message) from error
     if chosen.dtype == torch.bool and chosen.shape == (n,):
         chosen = chosen.nonzero()[:, 0]
-    whole = chosen.ndim == 1 and not chosen.is_floating_point()
-    if not whole or chosen.dtype == torch.bool or chosen.numel() == 0:
-        raise ShapeError(message)
+    number = chosen.is_floating_point() or chosen.is_complex()
+    whole = chosen.ndim == 1 and not number and chosen.dtype != torch.bool
+    if not whole or chosen.numel() == 0:
+        raise ArgumentError(message)
     if bool((chosen < 0).any()) or bool((chosen >= n).any()):
         outside = f"start names a token outside 0..{n - 1}: {chosen.tolist()}"
-        raise ShapeError(outside)
+        raise ArgumentError(outside)
     distribution = torch.zeros(n, dtype=transition.dtype, device=transition.device)
     distribution[chosen] = 1 / chosen.unique().numel()
     return distribution

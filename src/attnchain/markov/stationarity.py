@@ -2,44 +2,47 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from attnchain.checks import check_distribution
+from attnchain.checks import (
+    check_choice,
+    check_distribution,
+    check_positive,
+    check_whole,
+)
 from attnchain.errors import (
     ConvergenceError,
     NumericalWarning,
     ReducibleChainError,
     ShapeError,
+    ToleranceError,
 )
-from attnchain.markov.assessment import closed_classes, is_irreducible
-from attnchain.markov.certified import Certificate, check_floor, incoming, outgoing
-from attnchain.markov.concurrent import for_each_chain
-from attnchain.markov.equations import Equations
+from attnchain.markov import certified
+from attnchain.markov.assessment import (
+    check_irreducible,
+    check_one_class,
+    reaches_all,
+)
+from attnchain.markov.certified import check_floor
+from attnchain.markov.concurrent import check_transition, for_each_chain
+from attnchain.markov.elimination import eliminate, rounding_bound
 from attnchain.markov.implicit import with_gradient
-from attnchain.markov.linear import (
-    INVERSE_LIMIT,
-    Correction,
-    SolverName,
-    working_chain,
-)
+from attnchain.markov.linear import INVERSE_LIMIT, Refined, SolverName, refine
 from attnchain.markov.results import Outcome, Stationary
 from attnchain.operators import (
     AbstractTransition,
     ColumnNormalized,
     Damped,
-    DenseTransition,
     fits_budget,
     stored,
 )
 
 OnFailure = Literal["raise", "warn", "return"]
-
-_REMEDY = "damp it (damping < 1) or keep one class only with Restricted"
 
 
 def stationary(
@@ -54,22 +57,26 @@ def stationary(
     r"""The distribution that one more bounce leaves unchanged: $\pi = \pi P$.
 
     It exists for every chain and is unique when the chain is irreducible, in
-    particular for damped chains. Damped chains, and their column-normalised form,
-    are solved as linear equations with a **certified** bound on the L1 error: the
-    residual, measured in float64 on the numbers as given, plus the rounding of that
-    measurement, over (1 - damping). Small undamped chains get a certificate from the
-    inverse of their own equations; large undamped ones have none, their `error_bound`
-    is infinite and the tolerance is on the residual. Undamped rows are divided by
-    their sums in float64: a matrix whose rows sum to 1 - 1e-8 has no pi of its own.
+    particular for damped chains. Every answer has a **certified** bound on its L1
+    error, for the numbers as given, and converged where that is within the tolerance.
+    Damped chains, and their column-normalised form, are solved as linear equations:
+    the bound is the residual, measured in float64, plus the rounding of that
+    measurement, over (1 - damping). Undamped chains are eliminated state by state
+    without a subtraction, which is right for sets that are left once in 1e200 bounces
+    too; those too large to store, or iterated, are certified by the time they take to
+    their heaviest state. Undamped rows are divided by their sums in float64: a matrix
+    whose rows sum to 1 - 1e-8 has no pi of its own.
     The distribution is differentiable in queries, keys, stored matrices and the
     personalization, by implicit differentiation.
 
     Args:
         transition: One chain or a batch.
         tolerance: Largest `error_bound` accepted (L1).
-        solver: "auto" factorises up to 256 states and uses restarted GMRES beyond;
-            "anderson" is safeguarded Anderson acceleration, "direct" factorises at
-            any size, "power" iterates plainly, as a reference.
+        solver: "auto" factorises or eliminates small chains, uses restarted GMRES
+            for large ones, and eliminates those it cannot certify, where they can be
+            stored; "gmres"; "anderson" is safeguarded Anderson acceleration;
+            "direct" factorises or eliminates at any size; "power" iterates plainly,
+            as a reference.
         max_iterations: Iterations to spend on each chain.
         start: A distribution `(n,)` or `(*batch, n)` to start from; it
             changes the cost only.
@@ -80,9 +87,10 @@ def stationary(
         `Stationary`, its distribution in float64.
 
     Raises:
-        ReducibleChainError: Undamped, and some state cannot reach some other.
+        ReducibleChainError: Undamped, and some state cannot reach some other; or
+            column-normalised with a personalization that leaves several distributions.
         ConvergenceError: The tolerance was not reached.
-        ShapeError: An option is unknown or out of range.
+        ArgumentError: No chain, or an option is unknown or out of range.
         ToleranceError: Rounding alone exceeds the tolerance.
         NotStochasticError: Damped rows sum to more than one by more than damping
             allows (rounded input: pass it through `normalize_rows`).
@@ -93,6 +101,7 @@ def stationary(
 
     Sources:
         Gleich, PageRank beyond the Web, SIAM Review 2015, for the linear equations;
+        Grassmann, Taksar and Heyman, Operations Research 1985, for the elimination;
         Meyer, SIAM Review 1975, for the inverse of an undamped chain.
 
     Example:
@@ -102,13 +111,11 @@ def stationary(
         >>> stationary(two).distribution
         tensor([0.8333, 0.1667], dtype=torch.float64)
     """
-    if not tolerance > 0:
-        raise ShapeError(f"tolerance must be > 0, but is {tolerance!r}")
-    _check_choice(solver, get_args(SolverName), "solver")
-    _check_choice(on_failure, get_args(OnFailure), "on_failure")
-    if max_iterations != int(max_iterations) or max_iterations < 1:
-        message = f"max_iterations must be a whole number >= 1, not {max_iterations!r}"
-        raise ShapeError(message)
+    check_transition(transition)
+    check_positive(tolerance, "tolerance")
+    check_choice(solver, get_args(SolverName), "solver")
+    check_choice(on_failure, get_args(OnFailure), "on_failure")
+    check_whole(max_iterations, "max_iterations")
     starts = _starts(transition, start)
     with torch.no_grad():
         options = [_Options(tolerance, solver, max_iterations, x) for x in starts]
@@ -123,8 +130,16 @@ def stationary(
 
 
 @dataclass(frozen=True)
+class _Options:
+    tolerance: float
+    solver: SolverName
+    max_iterations: int
+    start: Tensor | None
+
+
+@dataclass(frozen=True)
 class _Solved:
-    """One chain's answer."""
+    """One chain's answer; only `judged` makes one."""
 
     distribution: Tensor
     bound: float
@@ -133,13 +148,20 @@ class _Solved:
     products: int
     outcome: Outcome
 
-
-@dataclass(frozen=True)
-class _Options:
-    tolerance: float
-    solver: SolverName
-    max_iterations: int
-    start: Tensor | None
+    @classmethod
+    def judged(
+        cls, found: Refined, weights: Tensor, bound: float, change: float, limit: float
+    ) -> Self:
+        """Converged if, and only if, the weights are a distribution and certified."""
+        distribution = weights / weights.sum()
+        sums_to_one = abs(float(distribution.sum()) - 1) <= 1e-9
+        proper = sums_to_one and float(distribution.min()) >= 0
+        bound = bound if proper and bound >= 0 else math.inf
+        missed = Outcome.STALLED if found.ended is Outcome.CONVERGED else found.ended
+        outcome = Outcome.CONVERGED if bound <= limit else missed
+        return cls(
+            distribution, bound, change, found.iterations, found.products, outcome
+        )
 
 
 def _starts(
@@ -158,159 +180,127 @@ def _starts(
 
 
 def _solve_chain(chain: AbstractTransition, options: _Options) -> _Solved:
-    if isinstance(chain, Damped) and chain.damping < 1:
-        return _solve_damped(*incoming(chain), options)
-    inner = chain.base if isinstance(chain, ColumnNormalized) else None
-    if isinstance(inner, Damped) and inner.damping < 1:
-        return _solve_damped(*outgoing(inner), options)
-    return _solve_undamped(chain, options)
+    damped = chain.base if isinstance(chain, ColumnNormalized) else chain
+    if not isinstance(damped, Damped) or damped.damping == 1:
+        return _solve_undamped(chain.to(torch.float64), options)
+    turned, v = damped is not chain, damped.to(torch.float64).jump
+    if turned and not reaches_all(damped.base, v > 0):
+        # Against attention, nobody comes back from the tokens v never leads to.
+        exact = chain.to(torch.float64)
+        check_one_class(exact)
+        return _solve_eliminated(exact, options)
+    free = _may_be_eliminated(chain, options)
+    try:
+        solved = _solve_damped(damped, turned, options)
+    except ToleranceError:
+        if not free:
+            raise
+    else:
+        if solved.outcome is Outcome.CONVERGED or not free:
+            return solved
+    return _solve_eliminated(chain.to(torch.float64), options)
 
 
-@dataclass(frozen=True)
-class _Refined:
-    """A solution of the equations, its residual, and what it took."""
-
-    x: Tensor
-    residual: Tensor
-    iterations: int
-    products: int
-    outcome: Outcome
-
-
-def _refined(
-    equations: Equations,
-    x: Tensor,
-    allowed: Callable[[Tensor], float],
-    options: _Options,
-) -> _Refined:
-    """Refinement: residuals in float64, corrections over the working chain."""
-    exact = equations.chain
-    working = working_chain(exact)
-    correction = Correction.prepare(equations, working, options.solver)
-    iterations, rounds, last = 0, 0, math.inf
-    while True:
-        residual = equations.residual(x)
-        rounds += 1
-        norm, target = float(residual.abs().sum()), allowed(x)
-        if norm <= target:
-            outcome = Outcome.CONVERGED
-            break
-        if iterations >= options.max_iterations:
-            outcome = Outcome.ITERATION_LIMIT
-            break
-        if not norm <= last / 2:
-            if correction.chain is exact:
-                outcome = Outcome.STALLED
-                break
-            correction = Correction.prepare(equations, exact, options.solver)
-        last = min(norm, last)
-        budget = options.max_iterations - iterations
-        step, taken, correction = correction.solve(equations, residual, target, budget)
-        x = (x + step.double()).clamp_min(0)
-        iterations += taken
-    return _Refined(x, residual, iterations, iterations + rounds, outcome)
-
-
-def _solve_damped(
-    equations: Equations, certificate: Certificate, options: _Options
-) -> _Solved:
-    def allowed(x: Tensor) -> float:
-        return certificate.allowed(equations, x, options.tolerance)
-
+def _solve_damped(damped: Damped, turned: bool, options: _Options) -> _Solved:
+    make = certified.outgoing if turned else certified.incoming
+    equations, certificate = make(damped)
     first = certificate.start
     if options.start is not None:
         given = options.start / equations.diagonal
         drawn = (certificate.drawn * given).sum()
         first = given / drawn if float(drawn) > 0 else first
-    found = _refined(equations, first, allowed, options)
+    found = refine(
+        equations,
+        first,
+        lambda x, _: certificate.allowed(equations, x, options.tolerance),
+        solver=options.solver,
+        max_iterations=options.max_iterations,
+    )
     bound = certificate.bound(equations, found.x, float(found.residual.abs().sum()))
     change = certificate.change(equations, found.x, found.residual)
-    distribution = equations.diagonal * found.x
-    return _Solved(
-        distribution / distribution.sum(),
-        bound,
-        change,
-        found.iterations,
-        found.products,
-        found.outcome,
-    )
+    weights = equations.diagonal * found.x
+    return _Solved.judged(found, weights, bound, change, options.tolerance)
 
 
 def _solve_undamped(chain: AbstractTransition, options: _Options) -> _Solved:
-    _check_irreducible(chain)
-    base = chain.to(torch.float64)
-    exact = stored(base)
-    small = isinstance(exact, DenseTransition) and exact.n_states <= INVERSE_LIMIT
-    if options.solver == "direct" or (options.solver == "auto" and small):
-        return _solve_direct(exact, base.row_error, options)
-    n = exact.n_states
-    start = options.start
-    if start is None:
-        start = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
-    row_sums = exact.pull(torch.ones_like(start))
-    equations = Equations(exact, "push", 1.0, 0 * start, row_sums)
-
-    def mass(x: Tensor) -> Tensor:
-        return (row_sums * x).sum()
-
-    found = _refined(
-        equations, start, lambda x: options.tolerance * float(mass(x)), options
-    )
-    distribution = row_sums * found.x / mass(found.x)
-    residual = float(found.residual.abs().sum() / mass(found.x))
-    products = found.products + 1
-    return _Solved(
-        distribution, math.inf, residual, found.iterations, products, found.outcome
-    )
+    exact = stored(chain)
+    check_irreducible(exact)
+    free = _may_be_eliminated(exact, options)
+    small = exact.n_states <= INVERSE_LIMIT or options.solver == "direct"
+    if not (free and small):
+        solved = _iterated(chain, exact, options)
+        if solved.outcome is Outcome.CONVERGED or not free:
+            return solved
+    return _solve_eliminated(chain, options)
 
 
-def _solve_direct(
-    exact: AbstractTransition, row_error: float, options: _Options
+def _iterated(
+    chain: AbstractTransition, exact: AbstractTransition, options: _Options
 ) -> _Solved:
-    """Pi (1 - P + 1 u) = u for uniform u; the inverse bounds the error."""
-    n = exact.n_states
-    uniform = torch.full((n,), 1 / n, dtype=torch.float64, device=exact.device)
+    """By products alone, then once more as exactly as the certificate asks for."""
+    equations = certified.undamped(exact)
+    sums, n = equations.diagonal, exact.n_states
+    start = equations.right if options.start is None else options.start
+    search = {"solver": options.solver, "max_iterations": options.max_iterations}
+    rough = refine(equations, start / sums, lambda *_: options.tolerance / n, **search)
+    times = certified.HittingTimes.prepare(equations, rough.x, chain.row_error)
+    search["max_iterations"] -= rough.iterations
+    found = refine(
+        equations,
+        rough.x,
+        lambda x, r: times.allowed(equations, x, r, options.tolerance),
+        **search,
+    )
+    found = replace(
+        found,
+        iterations=rough.iterations + found.iterations,
+        products=rough.products + times.products + 2 * found.products + 1,
+    )
+    bound, change = times.bound(equations, found.x)
+    return _Solved.judged(found, sums * found.x, bound, change, options.tolerance)
+
+
+def _may_be_eliminated(chain: AbstractTransition, options: _Options) -> bool:
+    """Whether the solver may store the matrix and its elimination, and it can help."""
+    n = chain.n_states
+    if options.solver != "auto":
+        return options.solver == "direct"
+    helps = n <= INVERSE_LIMIT or rounding_bound(n) <= options.tolerance
+    twice = torch.Size((2, n, n))
+    return helps and fits_budget(twice, torch.float64, chain.device)
+
+
+def _solve_eliminated(exact: AbstractTransition, options: _Options) -> _Solved:
+    """Elimination of a chain in float64 with one closed class."""
     matrix = exact.to_dense()
     matrix = matrix / matrix.sum(-1, keepdim=True)
-    system = torch.eye(n, dtype=torch.float64, device=exact.device) - matrix + uniform
-    inverse, singular = torch.linalg.inv_ex(system)
-    if int(singular) != 0:
-        message = f"the undamped chain is reducible to rounding in float64; {_REMEDY}"
-        raise ReducibleChainError(message)
-    x = uniform @ inverse
-    x = x + (uniform - x @ system) @ inverse
-    x = x.clamp_min(0) / x.clamp_min(0).sum()
-    residual = float((x @ matrix - x).abs().sum())
-    amplification = float(inverse.abs().sum(-1).max())
-    floor = amplification * row_error
-    check_floor(floor, options.tolerance)
-    bound = amplification * residual + floor
-    converged = bound <= options.tolerance
-    outcome = Outcome.CONVERGED if converged else Outcome.STALLED
-    return _Solved(x, bound, residual, 1, 2, outcome)
-
-
-def _check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
-    if value not in choices:
-        raise ShapeError(f"{name} must be one of {choices}, but is {value!r}")
-
-
-def _check_irreducible(chain: AbstractTransition) -> None:
-    if is_irreducible(chain):
-        return
-    if fits_budget(chain.shape, chain.dtype, chain.device):
-        classes = closed_classes(chain)
-        shown = ", ".join(
-            f"{len(c)} states from {int(c[0])} on" if len(c) > 1 else f"state {int(c)}"
-            for c in classes[:5]
-        )
+    n, row_error = len(matrix), exact.row_error
+    x = eliminate(matrix)
+    if x is None:
         message = (
-            f"the undamped chain is reducible: it has {len(classes)} closed "
-            f"class(es) ({shown}), which take all probability; {_REMEDY}"
+            "the undamped chain is reducible to rounding in float64: some states are "
+            "left with a probability below 1e-280; damp it (damping < 1) or keep one "
+            "class only with Restricted"
         )
-    else:
-        message = f"the undamped chain is reducible; {_REMEDY}"
-    raise ReducibleChainError(message)
+        raise ReducibleChainError(message)
+    change = x @ matrix - x
+    bound = rounding_bound(n) + 2 * n * row_error
+    if bound > options.tolerance:
+        size = _inverse_size(matrix)
+        bound = min(bound, size * (float(change.abs().sum()) + row_error))
+    check_floor(bound, options.tolerance)
+    found = Refined(x, change, 1, 2, Outcome.STALLED)
+    residual = float(change.abs().sum())
+    return _Solved.judged(found, x, bound, residual, options.tolerance)
+
+
+def _inverse_size(matrix: Tensor) -> float:
+    """How much larger than its change in one bounce an error can be: of 1 - P + 1 u."""
+    n = len(matrix)
+    system = torch.eye(n, dtype=matrix.dtype, device=matrix.device) - matrix + 1 / n
+    inverse, singular = torch.linalg.inv_ex(system)
+    size = float(inverse.abs().sum(-1).max())
+    return size if int(singular) == 0 and size >= 1 else math.inf
 
 
 def _collect(solved: list[_Solved], batch: torch.Size) -> Stationary:
