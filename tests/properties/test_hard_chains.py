@@ -155,6 +155,7 @@ QUESTIONS = {
     "second": lambda chain: [markov.second_eigenvalue(chain).modulus],
     "gap": lambda chain: [markov.spectral_gap(chain)],
     "subspaces": lambda chain: vars_of(markov.leading_subspaces(chain)),
+    "sets": lambda chain: vars_of(markov.metastable_sets(chain, 2)),
     "incoming_bounce": lambda chain: [markov.propagate(chain, 0, 2)],
     "outgoing_bounce": lambda chain: [
         markov.propagate(chain, 0, 2, direction="outgoing")
@@ -186,10 +187,15 @@ def test_answers_are_finite_or_refused(name):
 
 
 @pytest.mark.filterwarnings("ignore::attnchain.errors.NumericalWarning")
-@pytest.mark.parametrize("dtype", [torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("n", [121, 150, 268])
 @pytest.mark.parametrize("kind", HARD)
-def test_second_eigenvalues_of_chains_too_large_for_a_factorisation(kind, n, dtype):
+def test_second_eigenvalues_of_chains_too_large_for_a_factorisation(
+    kind, n, dtype, request
+):
+    if dtype == torch.float32 and kind in ("transient", "barely_entered"):
+        reason = "estimates of reducible chains leave out that rows are rounded"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     matrix = HARD[kind](n, torch.Generator().manual_seed(n)).to(dtype)
     try:
         found = markov.second_eigenvalue(as_transition(matrix))
