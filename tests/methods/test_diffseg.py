@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.methods.pictures import PATCH, flat_attention, labels
+from tests.vision.promises import assert_keeps_promises
 
 from attnchain.errors import ArgumentError
 from attnchain.methods.diffseg import (
@@ -31,6 +32,12 @@ def test_flat_shapes_are_regions(attention, anchors):
     areas = torch.bincount(found.labels.flatten())
     assert areas.tolist() == sorted(areas.tolist(), reverse=True)
     assert len(found.proposals) == len(areas)
+
+
+def test_a_segmentation_keeps_its_promises(attention, tmp_path):
+    found = segment_regions(attention, count=24, threshold=0.5)
+    assert_keeps_promises(found, tmp_path)
+    assert torch.equal(found.maps.argmax(0), found.labels)
 
 
 def test_a_low_threshold_merges_nothing(attention):

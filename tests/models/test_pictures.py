@@ -296,3 +296,9 @@ def test_damaged_files_never_raise_anything_else(scene, tmp_path):
                 content[place] = generator.integers(0, 256)
             path.write_bytes(content)
             assert "\n" not in mode_or_error(path)
+
+
+@pytest.mark.parametrize("path", [3, None, ["a.png"]], ids=str)
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(ImageError, match="expected the path"):
+        read_picture(path)

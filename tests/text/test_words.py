@@ -1,9 +1,12 @@
 """Words on tiny random pipelines: positions, dense twins, competition, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.vision.promises import assert_keeps_promises
 
 from attnchain.capturing import TextTokens, TokenGrid, capture
 from attnchain.errors import (
@@ -155,6 +158,15 @@ def test_words_and_background_divide_the_picture():
     torch.testing.assert_close(found.walks.flatten(1), torch.tensor(CLEAR))
     shares = torch.tensor(CLEAR) / torch.tensor(CLEAR).sum(0)
     torch.testing.assert_close(found.maps.flatten(1), shares)
+
+
+@pytest.mark.parametrize("words", [["cat", "dog"], ["dog"]], ids=str)
+@pytest.mark.parametrize("picture", [None, Image.new("RGB", (10, 6))], ids=str)
+def test_a_segmentation_keeps_its_promises(words, picture, tmp_path):
+    attention = replace(made_up(CLEAR), picture=picture)
+    found = segment_words(attention, words, bounces=1)
+    assert_keeps_promises(found, tmp_path)
+    assert found.labels.shape == ((2, 2) if picture is None else (6, 10))
 
 
 def test_a_word_alone_has_what_exceeds_its_mean():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.methods.pictures import PATCH, flat_attention, overlap, true_mask
+from tests.vision.promises import assert_keeps_promises
 
 from attnchain.errors import ArgumentError, ImageError
 from attnchain.methods.m2n2 import segment_nearest
@@ -15,6 +16,12 @@ INSIDE = {"a": (12, 12), "b": (60, 32), "c": (8, 40), ".": (36, 36)}
 @pytest.fixture
 def session():
     return Clicks(flat_attention())
+
+
+@pytest.mark.parametrize("cut", RULES, ids=["ours", "m2n2"])
+def test_a_segmentation_keeps_its_promises(session, cut, tmp_path):
+    marked = session.add(*INSIDE["a"]).add(*INSIDE["."], positive=False)
+    assert_keeps_promises(cut(marked), tmp_path)
 
 
 def at_patches(values):

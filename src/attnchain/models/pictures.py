@@ -54,7 +54,11 @@ def read_picture(path: str | PathLike[str]) -> "Image":
         ...
         attnchain.errors.ImageError: no such file: missing.png
     """
-    file = Path(path)
+    try:
+        file = Path(path)
+    except TypeError as error:
+        message = f"expected the path of a picture file, but got {path!r}"
+        raise ImageError(message) from error
     try:
         if file.is_dir():
             raise ImageError(f"expected a picture, but this is a folder: {file}")

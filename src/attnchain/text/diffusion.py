@@ -21,7 +21,13 @@ IMAGE_TO_IMAGE = {
     "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
 }
-_TEXT_LENGTH = 256
+_ONE_PASS = {
+    "num_inference_steps": 1,
+    "strength": 1.0,
+    "guidance_scale": 1.0,
+    "max_sequence_length": 256,
+    "output_type": "latent",
+}
 
 
 def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention)
@@ -70,15 +76,11 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
     reader, options = _reader(pipeline, noise)
     shape = _size(pipeline, picture, size)
     options |= {
+        **_ONE_PASS,
         "prompt": prompt,
         "image": picture.convert("RGB").resize(shape),
         **dict(zip(("width", "height"), shape, strict=True)),
-        "num_inference_steps": 1,
-        "strength": 1.0,
-        "guidance_scale": 1.0,
-        "max_sequence_length": _TEXT_LENGTH,
         "generator": torch.Generator().manual_seed(seed),
-        "output_type": "latent",
     }
     known = inspect.signature(type(reader).__call__).parameters
     with torch.no_grad(), capture(reader, layers=layers, **selection) as captured:

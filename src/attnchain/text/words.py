@@ -87,7 +87,8 @@ def segment_words(
         bounces: See `TextAttention.walk`.
         direction: See `TextAttention.walk`.
         damping: See `TextAttention.walk`.
-        size: Width and height of the label map; by default those of the patch grid.
+        size: Width and height of the labels; by default those of the picture, or of
+            the patch grid where the picture is not known.
 
     Returns:
         `WordSegmentation`.
@@ -109,22 +110,32 @@ def segment_words(
     options: Any = {"direction": direction, "damping": damping}
     found = torch.stack([attention.walk(w, bounces, **options) for w in names])
     walks = attention.grid.to_map(found / found.sum(-1, keepdim=True))
-    width, height = size or (attention.grid.columns, attention.grid.rows)
-    large = enlarge(walks, width=width, height=height)
-    if len(names) == 1:
-        names = (*names, REST)
-        inside = (large > large.mean()).to(large.dtype)
-        shares = torch.cat([inside, 1 - inside])
-    else:
-        shares = large / large.sum(0).clamp_min(torch.finfo(large.dtype).tiny)
+    shares = _shares(walks, size or _size(attention))
     return WordSegmentation(
-        names=names,
+        names=names if len(names) > 1 else (*names, REST),
         labels=shares.argmax(0),
         maps=shares,
         attention=attention,
         background=tuple(background),
         walks=walks,
     )
+
+
+def _size(attention: TextAttention) -> tuple[int, int]:
+    if attention.picture is not None:
+        return attention.picture.size
+    return attention.grid.columns, attention.grid.rows
+
+
+def _shares(
+    walks: Float[Tensor, "words rows columns"], size: tuple[int, int]
+) -> Float[Tensor, "names height width"]:
+    """How much of a pixel belongs to each word, or to a single one and the rest."""
+    large = enlarge(walks, width=size[0], height=size[1])
+    if len(large) == 1:
+        inside = (large > large.mean()).to(large.dtype)
+        return torch.cat([inside, 1 - inside])
+    return large / large.sum(0).clamp_min(torch.finfo(large.dtype).tiny)
 
 
 def _listed(words: Sequence[str], name: str) -> tuple[str, ...]:
