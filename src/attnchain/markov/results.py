@@ -27,7 +27,7 @@ class Stationary:
     Attributes:
         distribution: pi, `(*batch, n)`, float64; entries >= 0, sum 1.
         error_bound: Certified bound on the L1 distance to the exact distribution,
-            `(*batch,)`; infinite where none exists (large undamped chains).
+            `(*batch,)`; infinite, and not converged, where none was found.
         residual: L1 change of the distribution under one more bounce, `(*batch,)`.
         iterations: Solver iterations of each chain.
         products: Products with P or its transpose of each chain.

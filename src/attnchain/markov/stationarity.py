@@ -3,8 +3,8 @@
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from attnchain.errors import (
     ToleranceError,
 )
 from attnchain.markov import certified
+from attnchain.markov.answers import Options, Solved, collected
 from attnchain.markov.assessment import (
     check_irreducible,
     check_one_class,
@@ -118,50 +119,15 @@ def stationary(
     check_whole(max_iterations, "max_iterations")
     starts = _starts(transition, start)
     with torch.no_grad():
-        options = [_Options(tolerance, solver, max_iterations, x) for x in starts]
+        options = [Options(tolerance, solver, max_iterations, x) for x in starts]
         solved = for_each_chain(_solve_chain, transition, options)
-    result = _collect(solved, transition.batch_shape)
+    result = collected(solved, transition.batch_shape)
     if torch.is_grad_enabled() and transition.requires_grad:
         attached = with_gradient(transition, result.distribution)
         result = replace(result, distribution=attached)
     if result.outcome is not Outcome.CONVERGED and on_failure != "return":
         _report(result, tolerance, on_failure)
     return result
-
-
-@dataclass(frozen=True)
-class _Options:
-    tolerance: float
-    solver: SolverName
-    max_iterations: int
-    start: Tensor | None
-
-
-@dataclass(frozen=True)
-class _Solved:
-    """One chain's answer; only `judged` makes one."""
-
-    distribution: Tensor
-    bound: float
-    residual: float
-    iterations: int
-    products: int
-    outcome: Outcome
-
-    @classmethod
-    def judged(
-        cls, found: Refined, weights: Tensor, bound: float, change: float, limit: float
-    ) -> Self:
-        """Converged if, and only if, the weights are a distribution and certified."""
-        distribution = weights / weights.sum()
-        sums_to_one = abs(float(distribution.sum()) - 1) <= 1e-9
-        proper = sums_to_one and float(distribution.min()) >= 0
-        bound = bound if proper and bound >= 0 else math.inf
-        missed = Outcome.STALLED if found.ended is Outcome.CONVERGED else found.ended
-        outcome = Outcome.CONVERGED if bound <= limit else missed
-        return cls(
-            distribution, bound, change, found.iterations, found.products, outcome
-        )
 
 
 def _starts(
@@ -179,7 +145,7 @@ def _starts(
     return list(wide.expand(*batch, n).reshape(-1, n))
 
 
-def _solve_chain(chain: AbstractTransition, options: _Options) -> _Solved:
+def _solve_chain(chain: AbstractTransition, options: Options) -> Solved:
     damped = chain.base if isinstance(chain, ColumnNormalized) else chain
     if not isinstance(damped, Damped) or damped.damping == 1:
         return _solve_undamped(chain.to(torch.float64), options)
@@ -201,7 +167,7 @@ def _solve_chain(chain: AbstractTransition, options: _Options) -> _Solved:
     return _solve_eliminated(chain.to(torch.float64), options)
 
 
-def _solve_damped(damped: Damped, turned: bool, options: _Options) -> _Solved:
+def _solve_damped(damped: Damped, turned: bool, options: Options) -> Solved:
     make = certified.outgoing if turned else certified.incoming
     equations, certificate = make(damped)
     first = certificate.start
@@ -219,10 +185,10 @@ def _solve_damped(damped: Damped, turned: bool, options: _Options) -> _Solved:
     bound = certificate.bound(equations, found.x, float(found.residual.abs().sum()))
     change = certificate.change(equations, found.x, found.residual)
     weights = equations.diagonal * found.x
-    return _Solved.judged(found, weights, bound, change, options.tolerance)
+    return Solved.judged(found, weights, bound, change, options.tolerance)
 
 
-def _solve_undamped(chain: AbstractTransition, options: _Options) -> _Solved:
+def _solve_undamped(chain: AbstractTransition, options: Options) -> Solved:
     exact = stored(chain)
     check_irreducible(exact)
     free = _may_be_eliminated(exact, options)
@@ -235,8 +201,8 @@ def _solve_undamped(chain: AbstractTransition, options: _Options) -> _Solved:
 
 
 def _iterated(
-    chain: AbstractTransition, exact: AbstractTransition, options: _Options
-) -> _Solved:
+    chain: AbstractTransition, exact: AbstractTransition, options: Options
+) -> Solved:
     """By products alone, then once more as exactly as the certificate asks for."""
     equations = certified.undamped(exact)
     sums, n = equations.diagonal, exact.n_states
@@ -257,10 +223,10 @@ def _iterated(
         products=rough.products + times.products + 2 * found.products + 1,
     )
     bound, change = times.bound(equations, found.x)
-    return _Solved.judged(found, sums * found.x, bound, change, options.tolerance)
+    return Solved.judged(found, sums * found.x, bound, change, options.tolerance)
 
 
-def _may_be_eliminated(chain: AbstractTransition, options: _Options) -> bool:
+def _may_be_eliminated(chain: AbstractTransition, options: Options) -> bool:
     """Whether the solver may store the matrix and its elimination, and it can help."""
     n = chain.n_states
     if options.solver != "auto":
@@ -270,7 +236,7 @@ def _may_be_eliminated(chain: AbstractTransition, options: _Options) -> bool:
     return helps and fits_budget(twice, torch.float64, chain.device)
 
 
-def _solve_eliminated(exact: AbstractTransition, options: _Options) -> _Solved:
+def _solve_eliminated(exact: AbstractTransition, options: Options) -> Solved:
     """Elimination of a chain in float64 with one closed class."""
     matrix = exact.to_dense()
     matrix = matrix / matrix.sum(-1, keepdim=True)
@@ -291,7 +257,7 @@ def _solve_eliminated(exact: AbstractTransition, options: _Options) -> _Solved:
     check_floor(bound, options.tolerance)
     found = Refined(x, change, 1, 2, Outcome.STALLED)
     residual = float(change.abs().sum())
-    return _Solved.judged(found, x, bound, residual, options.tolerance)
+    return Solved.judged(found, x, bound, residual, options.tolerance)
 
 
 def _inverse_size(matrix: Tensor) -> float:
@@ -301,25 +267,6 @@ def _inverse_size(matrix: Tensor) -> float:
     inverse, singular = torch.linalg.inv_ex(system)
     size = float(inverse.abs().sum(-1).max())
     return size if int(singular) == 0 and size >= 1 else math.inf
-
-
-def _collect(solved: list[_Solved], batch: torch.Size) -> Stationary:
-    device = solved[0].distribution.device
-
-    def field(values: list[float] | list[int]) -> Tensor:
-        dtype = torch.int64 if isinstance(values[0], int) else torch.float64
-        return torch.tensor(values, dtype=dtype, device=device).view(batch)
-
-    distribution = torch.stack([s.distribution for s in solved])
-    order = list(Outcome)
-    return Stationary(
-        distribution=distribution.view(*batch, distribution.shape[-1]),
-        error_bound=field([s.bound for s in solved]),
-        residual=field([s.residual for s in solved]),
-        iterations=field([s.iterations for s in solved]),
-        products=field([s.products for s in solved]),
-        outcome=max((s.outcome for s in solved), key=order.index),
-    )
 
 
 def _report(result: Stationary, tolerance: float, on_failure: OnFailure) -> None:
