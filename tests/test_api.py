@@ -23,9 +23,9 @@ NAMES = {
     """,
     "attnchain.markov": """
         LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum Stationary
-        closed_classes coarse_grained detailed_balance_error implied_timescale
-        is_irreducible is_reversible is_stochastic leading_subspaces metastable_sets
-        mix mixing_time propagate relaxation_time second_eigenvalue
+        closed_classes coarse_grained detailed_balance_error explained_bounce
+        implied_timescale is_irreducible is_reversible is_stochastic leading_subspaces
+        metastable_sets mix mixing_time propagate relaxation_time second_eigenvalue
         spectral_gap spectrum stationary
     """,
     "attnchain.capturing": """

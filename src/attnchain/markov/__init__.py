@@ -7,6 +7,7 @@ from attnchain.markov.assessment import (
     is_reversible,
     is_stochastic,
 )
+from attnchain.markov.explained import explained_bounce
 from attnchain.markov.metastability import coarse_grained, metastable_sets
 from attnchain.markov.mixing import mix
 from attnchain.markov.propagation import propagate
@@ -39,6 +40,7 @@ __all__ = [
     "closed_classes",
     "coarse_grained",
     "detailed_balance_error",
+    "explained_bounce",
     "implied_timescale",
     "is_irreducible",
     "is_reversible",

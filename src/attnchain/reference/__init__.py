@@ -10,7 +10,7 @@ functions, and the tests compare the two. Nothing in the package imports this on
 * limits: `propagate`, `stationary_distributions`, `stationary`, `token_rank`,
   `detailed_balance_error`, `is_reversible`
 * spectrum: `eigenvalues`, `second_eigenvalue`, `spectral_gap`, `relaxation_time`,
-  `implied_timescale`, `mixing_time`, `lambda2_weights`
+  `implied_timescale`, `mixing_time`, `explained_bounce`, `lambda2_weights`
 * metastable sets: `invariant_subspace`, `memberships`, `metastable_sets`
 """
 
@@ -50,6 +50,7 @@ from attnchain.reference.metastable import (
 )
 from attnchain.reference.spectrum import (
     eigenvalues,
+    explained_bounce,
     implied_timescale,
     lambda2_weights,
     mixing_time,
@@ -67,6 +68,7 @@ __all__ = [
     "damped",
     "detailed_balance_error",
     "eigenvalues",
+    "explained_bounce",
     "implied_timescale",
     "invariant_subspace",
     "is_irreducible",

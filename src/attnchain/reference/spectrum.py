@@ -71,6 +71,27 @@ def mixing_time(matrix: Array, epsilon: float = 0.25) -> float:
     return bounces
 
 
+def explained_bounce(matrix: Array, k: int, t: int) -> float:
+    r"""Share of t bounces that the k slowest modes carry; right to the eigenvectors.
+
+    With $S = D P D^{-1}$, $D = \mathrm{diag}(\sqrt\pi)$, and Q the first k columns that
+    Gram-Schmidt makes of its eigenvectors, slowest first:
+    $1 - \|S^t (1 - Q Q^*)\|_F^2 / \|S^t - \sqrt\pi \sqrt\pi^\top\|_F^2$.
+
+    Example:
+        >>> explained_bounce(np.array([[.9, .1], [.5, .5]]), 2, 3)
+        1.0
+    """
+    root = np.sqrt(stationary(matrix))
+    even = root[:, None] * matrix / root
+    values, vectors = np.linalg.eig(even)
+    slowest = vectors[:, np.argsort(-np.abs(values), kind="stable")[:k]]
+    modes, _ = np.linalg.qr(slowest)
+    after = np.linalg.matrix_power(even, t)
+    lost = np.linalg.norm(after - after @ modes @ modes.conj().T) ** 2
+    return float(1 - lost / np.linalg.norm(after - np.outer(root, root)) ** 2)
+
+
 def lambda2_weights(matrices: Sequence[Array], exponent: float = 1.0) -> Array:
     """Weights of heads by how slowly they mix, summing to one.
 
