@@ -88,14 +88,11 @@ def segment_regions(
     chosen = place(attention, count)
     proposals = merge_maps(attention.chain, chosen, threshold=threshold, rounds=rounds)
     large = enlarge(attention.grid.to_map(proposals), **attention.size)
-    labels = large.argmax(0)
-    areas = torch.bincount(labels.flatten(), minlength=len(proposals))
+    areas = torch.bincount(large.argmax(0).flatten(), minlength=len(proposals))
     order = areas.argsort(descending=True, stable=True)[: int((areas > 0).sum())]
-    number = torch.empty_like(areas)
-    number[order] = torch.arange(len(order), device=areas.device)
     return RegionSegmentation(
         names=tuple(f"region {i}" for i in range(len(order))),
-        labels=number[labels],
+        labels=large[order].argmax(0),
         maps=large[order],
         attention=attention,
         proposals=proposals[order],
@@ -204,15 +201,20 @@ def merge_maps(
     near[range(len(anchors)), list(anchors)] = 1
     maps = near @ rows / near.sum(-1, keepdim=True)
     for _ in range(rounds - 1):
-        near = (divergence(maps, maps) <= threshold).fill_diagonal_(True)
-        matched = torch.zeros(len(maps), dtype=torch.bool, device=maps.device)
-        merged = []
-        for i in range(len(maps)):
-            if not matched[i]:
-                merged.append(maps[near[i]].mean(0))
-                matched |= near[i]
-        maps = torch.stack(merged)
+        maps = _merged_in_turn(maps, threshold)
     return maps
+
+
+def _merged_in_turn(maps: Tensor, threshold: float) -> Float[Tensor, "regions n"]:
+    """Each map merged with all near it, unless an earlier one took it."""
+    near = (divergence(maps, maps) <= threshold).fill_diagonal_(True)
+    matched = torch.zeros(len(maps), dtype=torch.bool, device=maps.device)
+    merged = []
+    for i in range(len(maps)):
+        if not matched[i]:
+            merged.append(maps[near[i]].mean(0))
+            matched |= near[i]
+    return torch.stack(merged)
 
 
 def divergence(

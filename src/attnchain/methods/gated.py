@@ -46,6 +46,19 @@ def gated(
                 [0.5000, 0.5000, 0.0000],
                 [0.0000, 0.0000, 1.0000]])
     """
+    _check(chain, features, threshold)
+    unit = torch.nn.functional.normalize(features, dim=-1)
+    alike = (unit @ unit.mT - threshold).clamp_min(0)
+    steps = chain.to_dense() * alike.to(chain.dtype)
+    sums = steps.sum(-1, keepdim=True)
+    if not bool((sums > 0).all()):
+        stay = torch.eye(len(steps)).to(steps)
+        steps = torch.where(sums > 0, steps, stay)
+        sums = steps.sum(-1, keepdim=True)
+    return DenseTransition(steps / sums)
+
+
+def _check(chain: AbstractTransition, features: Tensor, threshold: float) -> None:
     check_floating(features, "features")
     check_finite(features, "features")
     check_number(threshold, "threshold")
@@ -58,12 +71,3 @@ def gated(
             f"got {chain!r} and features of shape {tuple(features.shape)}"
         )
         raise ShapeError(message)
-    unit = torch.nn.functional.normalize(features, dim=-1)
-    alike = (unit @ unit.mT - threshold).clamp_min(0)
-    steps = chain.to_dense() * alike.to(chain.dtype)
-    sums = steps.sum(-1, keepdim=True)
-    if not bool((sums > 0).all()):
-        stay = torch.eye(len(steps)).to(steps)
-        steps = torch.where(sums > 0, steps, stay)
-        sums = steps.sum(-1, keepdim=True)
-    return DenseTransition(steps / sums)

@@ -234,12 +234,7 @@ def _corrected(session: Clicks) -> Tensor:
         outside = torch.ones_like(score, dtype=torch.bool)
         outside[_window(proposal)] = False
         score = torch.where(outside, score.clamp_max(-_MARGIN), score)
-    signs = {
-        patch: 1.0 if mark.positive else -1.0
-        for mark in session.marks
-        if mark.box is None
-        for patch in mark.patches
-    }
+    signs = _signs(session.marks)
     if not signs:
         return score
     patches = torch.tensor(list(signs), device=seen.device)
@@ -248,6 +243,16 @@ def _corrected(session: Clicks) -> Tensor:
     missing = sign * (_MARGIN - before).clamp_min(0)
     moved = _regression(chain, patches, missing)
     return score + enlarge(grid.to_map(moved), **attention.size)
+
+
+def _signs(marks: Sequence[Mark]) -> dict[int, float]:
+    """1 or -1 for each patch that was marked, the latest mark deciding."""
+    return {
+        patch: 1.0 if mark.positive else -1.0
+        for mark in marks
+        if mark.box is None
+        for patch in mark.patches
+    }
 
 
 def _regression(
