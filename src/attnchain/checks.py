@@ -1,6 +1,7 @@
 """Argument checks of all layers: each says what was expected and what came."""
 
 import math
+import sys
 from numbers import Integral, Real
 from typing import Any
 
@@ -76,10 +77,10 @@ def check_distribution(vector: Tensor, n_states: int, name: str) -> None:
         raise NotStochasticError(message)
 
 
-def check_fraction(value: float, name: str, *, zero: bool = False) -> None:
+def check_fraction(value: Any, name: str, *, zero: bool = False) -> None:
     """Raises ArgumentError unless the number lies in (0, 1], or [0, 1] with `zero`."""
-    inside = (0 <= value <= 1) if zero else (0 < value <= 1)
-    if not inside:
+    number: Any = value if isinstance(value, Real) else math.nan
+    if not (0 <= number <= 1 if zero else 0 < number <= 1):
         interval = "[0, 1]" if zero else "(0, 1]"
         raise ArgumentError(f"{name} must lie in {interval}, but is {value!r}")
 
@@ -94,8 +95,9 @@ def check_count(value: Any, name: str, *, low: int, high: int, meaning: str) -> 
 
 def check_positive(value: Any, name: str) -> None:
     """Raises ArgumentError unless the argument is a finite number > 0."""
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (number and 0 < float(value) < math.inf):
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    number: Any = value if real else math.nan
+    if not 0 < number <= sys.float_info.max:
         raise ArgumentError(f"{name} must be a number > 0, but is {value!r}")
 
 
@@ -115,7 +117,7 @@ def check_whole(value: Any, name: str, *, least: int = 1) -> None:
 
 def check_choice(value: Any, choices: tuple[str, ...], name: str) -> None:
     """Raises ArgumentError unless the argument is one of some words."""
-    if value not in choices:
+    if not (isinstance(value, str) and value in choices):
         *most, last = map(repr, choices)
         words = f"{', '.join(most)} or {last}"
         raise ArgumentError(f"{name} must be {words}, but is {value!r}")

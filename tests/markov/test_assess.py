@@ -7,7 +7,7 @@ from tests.operators.cases import CASES
 from tests.testing.known import KNOWN
 
 from attnchain import reference
-from attnchain.errors import ArgumentError, ChainError
+from attnchain.errors import ArgumentError, ChainError, ShapeError
 from attnchain.markov import (
     closed_classes,
     detailed_balance_error,
@@ -82,6 +82,12 @@ def test_detailed_balance_needs_a_distribution(pi):
     chain = as_transition(chains.cycle(3).matrix)
     with pytest.raises(ChainError, match="stationary"):
         is_reversible(chain, pi)
+
+
+def test_detailed_balance_needs_one_distribution_for_each_chain():
+    chain = as_transition(chains.cycle(3).matrix.expand(2, 3, 3))
+    with pytest.raises(ShapeError, match="stationary"):
+        detailed_balance_error(chain, torch.full((3, 3), 1 / 3))
 
 
 @pytest.mark.parametrize("tolerance", [None, "small", float("nan"), -1.0])

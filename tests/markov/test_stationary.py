@@ -218,6 +218,7 @@ def test_unknown_options_are_refused(slow, options):
         {"max_iterations": float("nan")},
         {"max_iterations": None},
         {"solver": None},
+        {"solver": np.array([1, 2])},
         {"start": "uniform"},
         {"start": 0},
         {"on_failure": 3},
@@ -227,6 +228,12 @@ def test_unknown_options_are_refused(slow, options):
 def test_options_of_another_kind_are_named(slow, options):
     with pytest.raises(ArgumentError, match=next(iter(options))):
         stationary(slow, **options)
+
+
+@pytest.mark.parametrize("damping", [None, "0.9", [], float("nan"), np.array([0.9])])
+def test_damping_is_a_number(damping):
+    with pytest.raises(ArgumentError, match="damping"):
+        stationary(Damped(as_transition(torch.eye(2)), damping))
 
 
 @pytest.mark.parametrize("given", [torch.eye(3), None, "chain", [[1.0]]], ids=str)

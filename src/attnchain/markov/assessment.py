@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.checks import check_distribution, check_positive
-from attnchain.errors import ArgumentError, ReducibleChainError
+from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
 from attnchain.markov.concurrent import check_transition
 from attnchain.operators import AbstractTransition, Side, fits_budget
 
@@ -37,7 +37,7 @@ def is_stochastic(transition: AbstractTransition, *, tolerance: float = 1e-5) ->
     ones = torch.ones(
         transition.n_states, dtype=transition.dtype, device=transition.device
     )
-    return bool((transition.pull(ones) - 1).abs().max() <= tolerance)
+    return bool((transition.pull(ones) - 1).abs().max() <= float(tolerance))
 
 
 def is_irreducible(transition: AbstractTransition) -> bool:
@@ -205,6 +205,13 @@ def detailed_balance_error(
     """
     check_transition(transition)
     check_distribution(stationary, transition.n_states, "stationary")
+    batch = transition.batch_shape
+    if stationary.shape[:-1] not in (torch.Size(), batch):
+        message = (
+            f"stationary must be (n,) or {(*batch, 'n')}, but has shape "
+            f"{tuple(stationary.shape)}"
+        )
+        raise ShapeError(message)
     flow = stationary.to(transition.dtype)[..., None] * transition.to_dense()
     return (flow - flow.mT).abs().sum((-2, -1))
 
@@ -226,4 +233,5 @@ def is_reversible(
         True when all chains of the batch pass.
     """
     check_positive(tolerance, "tolerance")
-    return bool((detailed_balance_error(transition, stationary) <= tolerance).all())
+    error = detailed_balance_error(transition, stationary)
+    return bool((error <= float(tolerance)).all())
