@@ -325,3 +325,13 @@ def test_a_subspace_that_broke_off_can_be_recycled():
         after=broken.cycle,
     )
     assert torch.allclose(after.x, 10 * second)
+
+
+def test_a_residual_of_zero_ends_where_nothing_can_be_certified(monkeypatch):
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "10")
+    stay = 1 - 2.0**-52
+    matrix = torch.tensor([[stay, 1 - stay], [1 - stay, stay]], dtype=torch.float64)
+    found = stationary(as_transition(matrix), on_failure="return")
+    assert found.outcome is Outcome.STALLED
+    assert float(found.residual) == 0
+    assert float(found.error_bound) > 1e-6

@@ -128,7 +128,7 @@ def refine(
         if iterations >= max_iterations:
             ended = Outcome.ITERATION_LIMIT
             break
-        if not norm <= last / 2:
+        if not norm < last / 2:
             if correction.chain is exact:
                 ended = Outcome.STALLED
                 break
