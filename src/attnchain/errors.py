@@ -102,3 +102,7 @@ class SlowMixingWarning(NumericalWarning):
 
 class MaterializationWarning(UserWarning):
     """An n x n matrix above the memory budget is about to be stored."""
+
+
+class UnreadAttentionWarning(UserWarning):
+    """Part of a model's attention is missing from a capture; the message names it."""

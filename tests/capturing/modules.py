@@ -20,8 +20,12 @@ class ByHand(nn.Module):
         return attention @ x
 
 
-class HandAttention(ByHand):
-    """The same under a name that tells what it is."""
+class HiddenAttention(nn.Module):
+    """Weighs values without multiplying matrices, so that it cannot be followed."""
+
+    def forward(self, x):
+        attention = (x @ x.mT).softmax(-1)
+        return (attention[..., None] * x[..., None, :, :]).sum(-2)
 
 
 class Layers(nn.Module):

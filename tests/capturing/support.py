@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from tests.capturing.cases import CASES
+from tests.capturing.test_by_hand import FAMILIES
 from tests.capturing.test_families import tensors
 from tests.capturing.test_pipelines import RUNS
 
@@ -44,9 +45,13 @@ In any other pipeline steps are counted, but batches are not split.
 
 Any other PyTorch module is captured wherever it calls
 `torch.nn.functional.scaled_dot_product_attention`, its token layout given by hand.
-Compiled models run uncompiled inside the block. Refused with a message that names the
-switch to use: flash-attention, flex-attention, sage-attention and xFormers back ends,
-scripted modules, and modules that compute the softmax by hand.
+Compiled models run uncompiled inside the block. Attention computed by hand is read as a
+matrix where the softmax can be followed to the values it weighs
+(`tests/capturing/test_by_hand.py`): {by_hand} of transformers, TrOCR, and ordinary code
+with `softmax` and a product. It is named in a warning, and refused where there is
+nothing else, where it cannot be followed: Longformer, block-sparse BigBird, CaiT.
+Refused with a message that names the switch to use: flash-attention, flex-attention,
+sage-attention and xFormers back ends, and scripted modules.
 """
 
 
@@ -92,7 +97,9 @@ def page():
     names = [type(getattr(pipelines, name)()).__name__ for name in RUNS]
     head = [line(COLUMNS), "|" + "---|" * len(COLUMNS)]
     table = "\n".join([*head, *(row(case) for case in CASES)])
-    tail = TAIL.format(pipelines="\n".join(f"* {name}" for name in names))
+    tail = TAIL.format(
+        pipelines="\n".join(f"* {name}" for name in names), by_hand=", ".join(FAMILIES)
+    )
     return f"{HEAD}{table}\n{tail}"
 
 

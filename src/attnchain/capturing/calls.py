@@ -93,10 +93,18 @@ class AttentionCall:
     causal: bool
 
     @classmethod
-    def of(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "AttentionCall":
+    def of(
+        cls, args: tuple[Any, ...], kwargs: Mapping[str, Any], heads: int | None = None
+    ) -> "AttentionCall":
         """Reads the arguments of `scaled_dot_product_attention`.
 
         Dropout is ignored: the chain is that of the undropped probabilities.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Arguments by keyword.
+            heads: Number of heads, where it is known: of several axes before the
+                tokens it tells which one runs over heads.
 
         Raises:
             UnsupportedModelError: The tensors are nested.
@@ -111,6 +119,10 @@ class AttentionCall:
             raise UnsupportedModelError(message)
         q, k = _aligned(q, k)
         scale, mask = given.get("scale"), given.get("attn_mask")
+        if isinstance(mask, Tensor) and q.ndim > 4:
+            mask = mask[(None,) * (q.ndim - mask.ndim)]
+            mask = heads_last(mask.expand(*q.shape[:-2], *mask.shape[-2:]), heads)
+        q, k = (heads_last(x, heads) for x in (q, k))
         causal = bool(given.get("is_causal", False))
         if type(mask).__name__ == CAUSAL_BIAS:
             mask = _as_boolean(mask, q.device)
@@ -155,7 +167,7 @@ class AttentionCall:
         return replace(self, q=self.q.flatten(1, 2)[:, :, None], mask=mask)
 
     def with_heads(self, heads: int) -> "AttentionCall":
-        """Returns the call whose first axis runs over pictures and heads, split."""
+        """Returns the call with its first axis, over pictures and heads, split."""
         q, k = (x.flatten(0, 1).unflatten(0, (-1, heads)) for x in (self.q, self.k))
         mask = self.mask
         if mask is not None and mask.shape[0] > 1:
@@ -173,6 +185,12 @@ class AttentionCall:
     def lengths(self) -> tuple[int, int]:
         """Numbers of queries and keys."""
         return self.q.shape[2], self.k.shape[2]
+
+
+def heads_last(tensor: Tensor, heads: int | None) -> Tensor:
+    """Moves the axis of heads beside the tokens, from `(B, heads, windows, n, d)`."""
+    second = tensor.ndim > 4 and tensor.shape[1] == heads != tensor.shape[-3]
+    return tensor.movedim(1, -3) if second else tensor
 
 
 def floating(value: Any) -> Iterator[Tensor]:

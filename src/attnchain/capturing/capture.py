@@ -1,5 +1,6 @@
 """The context manager that reads attention from a running model."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from numbers import Real
@@ -20,6 +21,7 @@ from attnchain.errors import (
     ArgumentError,
     NothingCapturedError,
     SiteNotFoundError,
+    UnreadAttentionWarning,
     UnsupportedModelError,
 )
 
@@ -41,10 +43,12 @@ def capture(
 
     Queries and keys of every call of `scaled_dot_product_attention` are copied, after
     rotary embedding and normalisation; the n x n matrix is never formed and the
-    model's outputs do not change. A model that computes attention by hand is switched
-    to its fused path inside the block: outputs then agree to rounding, and attention
-    weights it would have returned are missing. Hooks and switches are gone afterwards,
-    whatever happens. Only this thread is read: others may run the model meanwhile.
+    model's outputs do not change. A model that can be told to use fused attention is
+    switched to it inside the block: outputs then agree to rounding, and attention
+    weights it would have returned are missing. Where a module computes attention by
+    hand, the softmax that weighs its values is kept as a matrix (`DenseRecord`). Hooks
+    and switches are gone afterwards, whatever happens. Only this thread is read: others
+    may run the model meanwhile.
 
     Args:
         model: Any torch module, or a diffusers pipeline, whose transformer or unet is
@@ -64,7 +68,7 @@ def capture(
         The captured attention, filled while the model runs.
 
     Raises:
-        UnsupportedModelError: Attention is computed where it cannot be read; the
+        UnsupportedModelError: All attention is computed where it cannot be read; the
             message names the module and the switch to use.
         ArgumentError: `keep`, `max_bytes`, `device`, `grid` or a choice is not what it
             must be.
@@ -73,8 +77,13 @@ def capture(
         CaptureBudgetError: The next record would exceed the budget.
         GridError: A resolution was chosen, and a token layout is not known.
 
+    Warns:
+        UnreadAttentionWarning: Beside what was read there is attention by hand that
+            cannot be followed; the message names the modules.
+
     Cost:
-        One copy of queries and keys for each call, O(n d) memory.
+        One copy of queries and keys for each call, O(n d) memory; of the matrices
+        where a module computes them by hand.
 
     Example:
         >>> import torch
@@ -128,16 +137,17 @@ def _check_options(keep: Any, max_bytes: Any, device: Any, grid: Any) -> None:
 def _check_captured(recorder: Recorder, choice: Choice) -> None:
     """Raises when a block ended without what was asked for."""
     counts, records = recorder.recording.counts, recorder.recording.records
-    missed = [name for name in recorder.by_hand if choice.fits_name(name)]
-    if missed:
+    unread = [name for name in recorder.unread if choice.fits_name(name)]
+    if unread:
         message = (
-            f"attention is computed by hand, as a softmax of a score matrix, in "
-            f"{', '.join(missed)}; its queries and keys cannot be read. Use torch's "
-            f"fused attention there (scaled_dot_product_attention; in diffusers "
-            f"set_attn_processor(AttnProcessor2_0())), or leave these modules out "
-            f"with name=..."
+            f"attention is computed by hand in {listed(unread)}, in a way that cannot "
+            f"be followed from its softmax to the values; it is missing. Use torch's "
+            f"fused attention there (scaled_dot_product_attention), or leave these "
+            f"modules out with name=..."
         )
-        raise UnsupportedModelError(message)
+        if not records:
+            raise UnsupportedModelError(message)
+        warnings.warn(message, UnreadAttentionWarning, stacklevel=4)
     if not counts.layers:
         raise NothingCapturedError(_why_nothing(recorder))
     if not records:

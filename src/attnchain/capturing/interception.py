@@ -14,7 +14,6 @@ from torch.overrides import TorchFunctionMode
 from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.recorder import Recorder
 
-SOFTMAX = (torch.softmax, functional.softmax, Tensor.softmax)
 PRODUCTS = (torch.bmm, torch.baddbmm)
 OTHER_KERNELS = (
     "flex_attention",
@@ -24,6 +23,7 @@ OTHER_KERNELS = (
 )
 
 WEIGHING_HEADS: ContextVar[int | None] = ContextVar("WEIGHING_HEADS", default=None)
+INSIDE_MULTI_HEAD: ContextVar[bool] = ContextVar("INSIDE_MULTI_HEAD", default=False)
 
 
 class Interception(TorchFunctionMode):
@@ -44,20 +44,22 @@ class Interception(TorchFunctionMode):
             return self._multi_head(args, kwargs)
         self._look_at(func, args, kwargs)
         result = func(*args, **kwargs)
+        if not isinstance(result, Tensor | tuple | list | None):
+            return result
         if func in PRODUCTS:
             WEIGHING_HEADS.set(None)
         self.recorder.provenance.follow(func, args, kwargs, result)
+        if not INSIDE_MULTI_HEAD.get():
+            self.recorder.follow(func, args or tuple(kwargs.values()), result)
         return result
 
     def _look_at(self, func: Callable, args: Any, kwargs: dict) -> None:
         if func is functional.scaled_dot_product_attention:
-            call = AttentionCall.of(args, kwargs)
+            call = AttentionCall.of(args, kwargs, self.recorder.running[-1].heads())
             self.recorder.see(call, _queries_keys_values(args, kwargs))
         elif func in PRODUCTS and (heads := WEIGHING_HEADS.get()):
             call = AttentionCall.of_product(args, heads)
             self.recorder.see(call, (args[-2], args[-1], args[-1]))
-        elif func in SOFTMAX:
-            self.recorder.see_softmax(args[0] if args else kwargs["input"])
         elif getattr(func, "__name__", None) in OTHER_KERNELS:
             self.recorder.refuse(func.__name__)
 
@@ -70,10 +72,12 @@ class Interception(TorchFunctionMode):
         given = signature(_MULTI_HEAD).bind(*args, **kwargs).arguments
         weighed = given.get("need_weights", True)
         token = WEIGHING_HEADS.set(given["num_heads"] if weighed else None)
+        inside = INSIDE_MULTI_HEAD.set(True)
         try:
             with self:
                 return _MULTI_HEAD(*args, **kwargs)
         finally:
+            INSIDE_MULTI_HEAD.reset(inside)
             WEIGHING_HEADS.reset(token)
 
 

@@ -40,7 +40,7 @@ class Provenance:
 
     def enter(self, running: RunningModule) -> None:
         """Notes the arguments of a module that starts to run."""
-        if _is_plain(running.module):
+        if is_plain(running.module):
             return
         given = tuple(running.tensors())
         self._arguments[running.serial] = given
@@ -183,7 +183,7 @@ class Provenance:
             self._packed[result] = True
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
     """Layers of torch itself, in which attention is never computed."""
     own = type(module).__module__.startswith("torch.nn.modules")
     return own and not isinstance(module, PLAIN)

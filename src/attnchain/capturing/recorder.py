@@ -8,14 +8,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from attnchain.capturing.by_hand import Softmaxes
 from attnchain.capturing.calls import AttentionCall, RunningModule
 from attnchain.capturing.grid import UNKNOWN, Layout, TokenGrid
 from attnchain.capturing.layouts import find_layout
 from attnchain.capturing.pipelines import Denoising, Part
-from attnchain.capturing.provenance import Parts, Provenance
+from attnchain.capturing.provenance import Parts, Provenance, is_plain
 from attnchain.capturing.recording import Recording
 from attnchain.capturing.sites import AttentionSite, Kind, tower
 from attnchain.errors import UnsupportedModelError
+
+IN_BLOCKS = {
+    "transformers.BigBirdBlockSparseAttention",
+    "transformers.BigBirdPegasusBlockSparseAttention",
+}
+"""Their softmaxes run over gathered blocks of keys and are no rows over the tokens."""
 
 GivenGrid = TokenGrid | Callable[[str, int], TokenGrid | None] | None
 
@@ -37,7 +44,7 @@ class Recorder:
         self.recording = recording
         self.running: list[RunningModule] = []
         self.provenance = Provenance()
-        self.by_hand: dict[str, None] = {}
+        self.unread: dict[str, None] = {}
         self.has_run = False
         self.ran_elsewhere = False
         self._root = RunningModule("", model)
@@ -45,6 +52,8 @@ class Recorder:
         self._denoising = denoising
         self._thread = get_ident()
         self._passes = Passes()
+        self._softmaxes = Softmaxes()
+        self._attending: set[int] = set()
         self._places: dict[tuple[str, int, Kind], int] = {}
 
     @property
@@ -77,22 +86,49 @@ class Recorder:
         """
         if self.provenance.is_packed(parts[0]):
             call = call.unpacked()
-        kind = self.provenance.kind(self.running, call.lengths, parts)
-        layout = self._layout(kind, call.lengths)
+        heads = self.running[-1].heads()
+        if heads and self._has_merged_heads(parts[0], heads):
+            call = call.with_heads(heads)
+        self._record(call, call.lengths, parts)
+
+    def _has_merged_heads(self, q: Tensor, heads: int) -> bool:
+        """Tells whether `(pictures x heads, n, d)` was given, by the width d."""
+        inputs = self.running[-1].tensors()
+        widths = {x.shape[-1] for x in inputs}
+        fits = q.ndim == 3 and heads > 1 and q.shape[0] % heads == 0
+        return fits and heads * q.shape[-1] in widths
+
+    def follow(self, func: Callable[..., Any], args: Any, result: Any) -> None:
+        """Keeps attention that is computed by hand, where it weighs values."""
+        attending = next(
+            (one for one in reversed(self.running) if not is_plain(one.module)),
+            self.running[-1],
+        )
+        weighed = self._softmaxes.follow(attending, func, args, result)
+        if IN_BLOCKS.intersection(self.running[-1].families):
+            self.unread[self.running[-1].name or "the model"] = None
+        elif weighed is not None:
+            lengths = weighed.matrix.shape[2], weighed.matrix.shape[3]
+            self._record(weighed.matrix, lengths, weighed.parts)
+
+    def _record(
+        self, seen: AttentionCall | Tensor, lengths: tuple[int, int], parts: Parts
+    ) -> None:
+        """Keeps attention at its site, if it is chosen."""
+        self._attending.add(self.running[-1].serial)
+        kind = self.provenance.kind(self.running, lengths, parts)
+        if kind == "self" and self._is_among_channels(lengths):
+            kind = "channel"
+        layout = self._layout(kind, lengths)
         if layout.is_joint:
             kind = "joint"
         site = self._site(kind)
-        for branch, pictures in self._parts(call.q.shape[0]):
+        pictures = len(seen) if isinstance(seen, Tensor) else seen.q.shape[0]
+        for branch, part in self._parts(pictures):
             place = replace(site, branch=branch)
             if self.recording.wants(place, layout):
-                self.recording.keep(place, call.part(pictures), layout)
-
-    def see_softmax(self, scores: Tensor) -> None:
-        """Notes attention computed by hand: a softmax of scores in such a module."""
-        running = self.running[-1]
-        named = "att" in type(running.module).__name__.lower()
-        if named and scores.ndim >= 3 and not self._passes.has_seen(running.name):
-            self.by_hand[running.name or "the model"] = None
+                chosen = seen[part] if isinstance(seen, Tensor) else seen.part(part)
+                self.recording.keep(place, chosen, layout)
 
     def refuse(self, kernel: str) -> None:
         """Raises when the model computes attention where it cannot be seen."""
@@ -134,7 +170,24 @@ class Recorder:
 
     def _forget(self, depth: int) -> None:
         self.provenance.leave(self.running[depth:])
+        for running in self.running[depth:]:
+            unused = running in self._softmaxes.unused
+            self._softmaxes.unused.pop(running, None)
+            named = "att" in type(running.module).__name__.lower()
+            if unused and named and running.serial not in self._attending:
+                self.unread[running.name or "the model"] = None
+            self._attending.discard(running.serial)
         del self.running[depth:]
+
+    def _is_among_channels(self, lengths: tuple[int, int]) -> bool:
+        """Tells whether a module given tokens attends from channel to channel."""
+        running = self.running[-1]
+        heads = running.heads()
+        given = next(running.tensors(), None)
+        if heads is None or given is None or given.ndim != 3:
+            return False
+        n_tokens, width = given.shape[-2:]
+        return lengths == (width // heads,) * 2 and n_tokens not in lengths
 
     def _parts(self, n_pictures: int) -> list[Part]:
         if self._denoising is None:
@@ -201,11 +254,6 @@ class Passes:
         self._run += 1
         self._beginning = name
         self._calls.clear()
-
-    def has_seen(self, name: str) -> bool:
-        """Tells whether attention was seen in a module in its current pass."""
-        one = self._towers.get(tower(name))
-        return one is not None and one.run == self._run and name in one.entries
 
     def number(self, name: str) -> int:
         """Returns the number of the pass in which a module's attention is seen."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnchain.capturing.grid import Layout, TokenGrid
 from attnchain.capturing.sites import AttentionSite
-from attnchain.errors import ArgumentError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,
@@ -19,6 +19,8 @@ from attnchain.operators import (
 )
 
 Heads = int | Sequence[int] | None
+LARGEST_LOSS = 0.02
+"""Rows computed in half precision are off by less."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,6 +85,8 @@ class AbstractRecord(ABC):
             ShapeError: Queries and keys are not the same tokens (cross-attention, or
                 decoding with a cache).
             ArgumentError: There is no such head.
+            NotStochasticError: Rows of a matrix sum to less than one: part of the
+                attention went to a learned sink.
         """
 
     @abstractmethod
@@ -104,23 +108,27 @@ class AbstractRecord(ABC):
 
     def _check_chain(self) -> None:
         n_queries, n_keys = self.shape[-2:]
-        if self.site.kind == "cross" or n_queries != n_keys:
-            message = (
-                f"{self.site} is no chain: its {n_queries} queries and {n_keys} keys "
-                f"are not the same tokens. "
-            )
-            if self.site.kind == "cross":
-                message += (
-                    "Take its record with .matching(kind='cross') and use "
-                    ".probabilities(), for example as the start of a walk"
-                )
-            else:
-                message += (
-                    "Where a cache holds the keys of earlier passes, choose forwards=0 "
-                    "or capture a pass over the whole text; where the keys are pooled "
-                    "or the queries are, use .probabilities()"
-                )
-            raise ShapeError(message)
+        kind = self.site.kind
+        if kind not in ("cross", "channel") and n_queries == n_keys:
+            return
+        reasons = {
+            "cross": (
+                "Take its record with .matching(kind='cross') and use "
+                ".probabilities(), for example as the start of a walk"
+            ),
+            "channel": "It goes from channel to channel; use .probabilities()",
+        }
+        reason = reasons.get(
+            kind,
+            "Where a cache holds the keys of earlier passes, choose forwards=0 or "
+            "capture a pass over the whole text; where the keys are pooled or the "
+            "queries are, use .probabilities()",
+        )
+        message = (
+            f"{self.site} is no chain of tokens: its {n_queries} queries and {n_keys} "
+            f"keys are not the same tokens. {reason}"
+        )
+        raise ShapeError(message)
 
     def _check_heads(self, heads: Heads, n_heads: int) -> None:
         several = heads if isinstance(heads, Iterable) else [heads]
@@ -153,7 +161,18 @@ class DenseRecord(AbstractRecord):
 
     def transition(self, heads: Heads = None) -> AbstractTransition:
         self._check_chain()
-        return DenseTransition(self.probabilities(heads))
+        matrix = self.probabilities(heads)
+        kept = matrix.detach().sum(-1)
+        if float(kept.min()) < 1 - LARGEST_LOSS:
+            message = (
+                f"{self.site} is no chain: queries keep {float(kept.min()):.3g} to "
+                f"{float(kept.max()):.3g} of their attention for the tokens, the rest "
+                f"goes to a sink that is no token, or they are masked. Take "
+                f".probabilities(); operators.normalize_rows makes them the chain of "
+                f"what is kept"
+            )
+            raise NotStochasticError(message)
+        return DenseTransition(matrix)
 
     def probabilities(self, heads: Heads = None) -> Tensor:
         self._check_heads(heads, self.matrix.shape[1])

@@ -98,8 +98,8 @@ class CapturedAttention:
 
         Args:
             layers: Layers counted from 0 for each kind of attention; -1 is the last.
-            **selection: See `Selection`. Cross-attention is left out unless a kind or
-                a name is given.
+            **selection: See `Selection`. Attention that is no chain over tokens
+                (cross, channel) is left out unless a kind or a name is given.
 
         Raises:
             SiteNotFoundError: There is none; the message lists what exists.
@@ -111,7 +111,7 @@ class CapturedAttention:
             for record in self.records
             if choice.fits(record.site, self._recording.counts)
             and record.layout.fits_resolution(record.site, choice.resolution)
-            and not (chains_only and record.site.kind == "cross")
+            and not (chains_only and record.site.kind in ("cross", "channel"))
         )
         if not found:
             message = (

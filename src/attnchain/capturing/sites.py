@@ -10,11 +10,11 @@ from typing import Any, Literal, SupportsIndex, TypedDict, Unpack
 
 from attnchain.errors import ArgumentError
 
-Kind = Literal["self", "cross", "joint"]
+Kind = Literal["self", "cross", "joint", "channel"]
 Branch = Literal["conditional", "unconditional"]
 Numbers = SupportsIndex | Iterable[SupportsIndex] | None
 
-KINDS = ("self", "cross", "joint")
+KINDS = ("self", "cross", "joint", "channel")
 BRANCHES = ("conditional", "unconditional")
 COUNTED = ("layers", "steps", "forwards")
 MOST_LISTED = 12
@@ -29,8 +29,9 @@ class AttentionSite:
             with attention of this kind. A module used again in the same pass, as
             where layers share weights, is another layer.
         name: Name of the innermost module, as in `model.named_modules()`.
-        kind: "self" (one sequence), "cross" (queries and keys from two sequences) or
-            "joint" (text and image tokens in one sequence).
+        kind: "self" (one sequence), "cross" (queries and keys from two sequences),
+            "joint" (text and image tokens in one sequence) or "channel" (from channel
+            to channel instead of token to token).
         forward: Count from 0 of the forward passes of this part of the model: the
             calls of a denoiser, or the tokens that `generate` makes. An encoder or
             vision tower that runs on its own has passes of its own.
@@ -67,7 +68,7 @@ class Selection(TypedDict, total=False):
 
     Attributes:
         name: Pattern for the module's name, as in a shell: `"*attn1"`.
-        kind: "self", "cross" or "joint".
+        kind: "self", "cross", "joint" or "channel".
         steps: Denoising steps, counted from 0; -1 is the last.
         forwards: Forward passes, counted from 0 for each part that runs on its own;
             -1 is the last. `generate` reads the prompt in pass 0.
@@ -102,7 +103,7 @@ class Counts:
         """How many layers there are of each kind."""
         distinct = {(kind, number) for (_, _, kind), number in self.layers.items()}
         counts: Counter[Kind] = Counter()
-        for kind in dict.fromkeys(kind for _, _, kind in self.layers):
+        for _, _, kind in self.layers:
             counts[kind] = sum(other == kind for other, _ in distinct)
         return counts
 

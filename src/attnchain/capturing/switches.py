@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -70,7 +70,11 @@ def _switch_timm(module: Any, stack: ExitStack) -> None:
 
 
 def _switch_transformers(model: nn.Module, stack: ExitStack) -> None:
-    """Sets "sdpa" for every configuration that says "eager", outer models first."""
+    """Sets "sdpa" where it is "eager" and can be set, outer models first.
+
+    What cannot be set goes on by hand: backbones without attention, older models, and
+    scores with a soft cap, which fused attention does not have.
+    """
     owners: dict[int, Any] = {}
     for module in model.modules():
         if hasattr(module, "set_attn_implementation"):
@@ -80,11 +84,24 @@ def _switch_transformers(model: nn.Module, stack: ExitStack) -> None:
         _check_implementation(owner, used)
     if "eager" not in dict(before).values():
         return
-    for owner, used in reversed(before):
-        stack.callback(owner.set_attn_implementation, used)
+    stack.callback(_restore, before)
+    eager = [owner for owner, used in before if used == "eager"]
+    for owner in eager:
+        with suppress(ValueError, ImportError):
+            owner.set_attn_implementation("sdpa")
+    for owner in filter(_is_capped, eager):
+        owner.config._attn_implementation = "eager"
+
+
+def _restore(before: list[tuple[Any, str | None]]) -> None:
+    """Gives each configuration its implementation back, inner ones last."""
     for owner, used in before:
-        if used == "eager":
-            _set_sdpa(owner)
+        owner.config._attn_implementation = used
+
+
+def _is_capped(owner: Any) -> bool:
+    """Tells whether scores go through a soft cap before the softmax."""
+    return getattr(owner.config, "attn_logit_softcapping", None) is not None
 
 
 def _check_implementation(owner: Any, used: str | None) -> None:
@@ -93,19 +110,6 @@ def _check_implementation(owner: Any, used: str | None) -> None:
             f"{type(owner).__name__} uses {used!r} attention, which hides queries and "
             f"keys; call set_attn_implementation('sdpa') on the model first"
         )
-        raise UnsupportedModelError(message)
-
-
-def _set_sdpa(owner: Any) -> None:
-    message = (
-        f"{type(owner).__name__} computes attention by hand and cannot use torch's "
-        f"fused attention, so its queries and keys cannot be read"
-    )
-    try:
-        owner.set_attn_implementation("sdpa")
-    except (ValueError, ImportError) as error:
-        raise UnsupportedModelError(f"{message}: {error}") from error
-    if owner.config._attn_implementation != "sdpa":
         raise UnsupportedModelError(message)
 
 
