@@ -8,7 +8,11 @@ from attnchain.markov.assessment import (
     is_stochastic,
 )
 from attnchain.markov.explained import explained_bounce
-from attnchain.markov.metastability import coarse_grained, metastable_sets
+from attnchain.markov.metastability import (
+    coarse_grained,
+    metastable_levels,
+    metastable_sets,
+)
 from attnchain.markov.mixing import mix
 from attnchain.markov.propagation import propagate
 from attnchain.markov.results import (
@@ -46,6 +50,7 @@ __all__ = [
     "is_reversible",
     "is_stochastic",
     "leading_subspaces",
+    "metastable_levels",
     "metastable_sets",
     "mix",
     "mixing_time",

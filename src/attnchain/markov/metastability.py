@@ -4,12 +4,23 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from attnchain.checks import check_distribution
-from attnchain.errors import ShapeError
+from attnchain.checks import (
+    check_count,
+    check_distribution,
+    check_floating,
+    check_positive,
+)
+from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
+from attnchain.markov.memberships import crispness, fuzzy_sets
 from attnchain.markov.results import MetastableSets
-from attnchain.markov.spectral import spectrum
+from attnchain.markov.spectral import spectrum, stored_evenly
 from attnchain.markov.stationarity import stationary
-from attnchain.operators import AbstractTransition, stored
+from attnchain.operators import AbstractTransition, AttentionTransition
+
+_NO_DROP = 16
+"""Moduli within this many square roots of rounding are one, and not to be parted."""
+_SINGULAR = 1e-10
+"""Sets that overlap by all but this part are one."""
 
 
 def metastable_sets(
@@ -29,7 +40,8 @@ def metastable_sets(
 
     Args:
         transition: One chain: mix heads first. Restrict it to patch tokens first.
-        count: Number of sets; by default where the eigenvalue moduli drop most.
+        count: Number of sets; by default the one that stands out most: `crispness`
+            above chance (1 / m) times the drop of the eigenvalue modulus after m.
         max_count: Largest number of sets considered then.
         tolerance: Residual norm of the Schur vectors.
         pi: The stationary distribution, where it is known; solved for when not given.
@@ -38,14 +50,17 @@ def metastable_sets(
         `MetastableSets`, numbered by decreasing prevalence.
 
     Raises:
-        ShapeError: A batch, a count outside 1..n, or one that splits a complex pair.
+        ArgumentError: A count outside 1..n, or one that splits a complex pair or
+            other eigenvalues of one modulus; or no number of sets can be told apart.
+        ShapeError: A batch.
         ReducibleChainError: The chain is reducible; damp it.
         ConvergenceError: The subspace or the stationary distribution was not found.
 
     Sources:
         Deuflhard and Weber, Linear Algebra Appl. 398 (2005), for PCCA+; Weber and
         Galliat, ZIB-Report 02-12, for the inner simplex; Reuter et al., J. Chem.
-        Phys. 150 (2019), for Schur vectors of non-reversible chains. We stop at the
+        Phys. 150 (2019), for Schur vectors of non-reversible chains; Roeblitz and
+        Weber, Adv. Data Anal. Classif. 7 (2013), for crispness. We stop at the
         feasible inner simplex and do not optimise crispness further.
 
     Example:
@@ -57,27 +72,128 @@ def metastable_sets(
         tensor([0, 0, 1])
     """
     n = transition.n_states
+    if count is None:
+        check_count(max_count, "max_count", low=2, high=2**31, meaning="sets")
+        levels = metastable_levels(
+            transition, max_count=min(max_count, n), tolerance=tolerance, pi=pi
+        )
+        return max(levels, key=_standing_out)
+    check_count(count, "count", low=1, high=n, meaning="the number of states")
+    pi = _known_or_solved(transition, tolerance, pi)
+    chain = stored_evenly(transition)
+    leading = spectrum(chain, min(n, count + 1), tolerance=tolerance)
+    _check_cut(leading.eigenvalues, count, chain.dtype)
+    return _sets(chain, pi, leading.basis, leading.eigenvalues, count)
+
+
+def metastable_levels(
+    transition: AbstractTransition,
+    *,
+    max_count: int = 8,
+    tolerance: float = 1e-4,
+    pi: Float[Tensor, " n"] | None = None,
+) -> tuple[MetastableSets, ...]:
+    """Sets for every number that can be told apart, from one decomposition.
+
+    Args:
+        transition: One chain, as for `metastable_sets`.
+        max_count: Largest number of sets, 2..n.
+        tolerance: Residual norm of the Schur vectors.
+        pi: The stationary distribution, where it is known.
+
+    Returns:
+        `MetastableSets` by increasing number; numbers that would part eigenvalues of
+        one modulus are left out.
+
+    Raises:
+        ArgumentError: max_count outside 2..n, or no number is left.
+        ShapeError: A batch.
+        ReducibleChainError: The chain is reducible; damp it.
+        ConvergenceError: The subspace or the stationary distribution was not found.
+
+    Example:
+        >>> from attnchain import as_transition
+        >>> from attnchain.testing import chains
+        >>> nested = as_transition(chains.block_diagonal(3, 2, 0.1).matrix)
+        >>> [len(level.prevalence) for level in metastable_levels(nested, max_count=4)]
+        [3]
+    """
+    n = transition.n_states
+    check_count(max_count, "max_count", low=2, high=n, meaning="the number of states")
+    pi = _known_or_solved(transition, tolerance, pi)
+    chain = stored_evenly(transition)
+    leading = spectrum(chain, min(n, max_count + 1), tolerance=tolerance)
+    levels = []
+    for m in range(2, max_count + 1):
+        if _parted(leading.eigenvalues, m, chain.dtype):
+            continue
+        try:
+            sets = _sets(chain, pi, leading.basis, leading.eigenvalues, m)
+        except ArgumentError:  # so many overlap too much
+            continue
+        levels.append(sets)
+    if not levels:
+        message = (
+            f"no number of sets in 2..{max_count} can be told apart: the eigenvalues "
+            f"have one modulus ({float(leading.eigenvalues[1].abs()):.3g}) or sets "
+            "overlap; raise max_count, or the chain has no metastable sets"
+        )
+        raise ArgumentError(message)
+    return tuple(levels)
+
+
+def _known_or_solved(
+    transition: AbstractTransition, tolerance: float, pi: Tensor | None
+) -> Tensor:
+    """The stationary distribution, before anything that takes long."""
+    n = transition.n_states
+    check_positive(tolerance, "tolerance")
     if transition.batch_shape:
         message = (
             f"metastable_sets takes one chain, but got {transition!r}; mix it first"
         )
         raise ShapeError(message)
-    if count is not None and (count != int(count) or not 1 <= count <= n):
-        raise ShapeError(f"count must be a whole number in 1..{n}, but is {count!r}")
-    if max_count < 2:
-        raise ShapeError(f"max_count must be at least 2, but is {max_count!r}")
-    chain = stored(transition)
-    wanted = min(n, (count or max_count) + 1)
-    leading = spectrum(chain, wanted, tolerance=tolerance)
-    m = count or largest_gap(leading.eigenvalues)
-    _check_pair(leading.eigenvalues, m)
-    if pi is None:
-        pi = stationary(transition, tolerance=tolerance).distribution
-    else:
+    if pi is not None:
         check_distribution(pi, n, "pi")
-        pi = pi.double()
-    memberships = _memberships(leading.basis[:, :m].double(), pi)
-    return _summary(chain, pi, memberships, leading.eigenvalues[: m + 1])
+        return pi.double()
+    if isinstance(transition, AttentionTransition) and transition.causal and n > 1:
+        message = (
+            "causal attention is never left for later tokens, so it is reducible: damp "
+            "it (damping < 1), or ask attnchain.operators.forward_backward of it"
+        )
+        raise ReducibleChainError(message)
+    return stationary(transition, tolerance=tolerance).distribution
+
+
+def _standing_out(sets: MetastableSets) -> float:
+    """Crispness above that of equal memberships, 1 / m, times the drop behind m."""
+    m = len(sets.prevalence)
+    above = (float(sets.crispness) - 1 / m) / (1 - 1 / m)
+    return above * _drop(sets.eigenvalues, m)
+
+
+def _drop(eigenvalues: Complex[Tensor, " k"], m: int) -> float:
+    """How much smaller in modulus number m + 1 is than number m; none is 0."""
+    moduli = eigenvalues.abs()
+    return float(moduli[m - 1] - moduli[m]) if m < len(moduli) else float(moduli[-1])
+
+
+def _parted(eigenvalues: Tensor, m: int, dtype: torch.dtype) -> bool:
+    """Whether m of them part a complex pair, or others of one modulus."""
+    return m < len(eigenvalues) and (
+        bool(eigenvalues[m - 1].imag > 0)
+        or _drop(eigenvalues, m) <= _NO_DROP * torch.finfo(dtype).eps ** 0.5
+    )
+
+
+def _check_cut(eigenvalues: Tensor, m: int, dtype: torch.dtype) -> None:
+    if m > 1 and _parted(eigenvalues, m, dtype):
+        kind = "complex pair of" if eigenvalues[m - 1].imag > 0 else "equal moduli of"
+        message = (
+            f"{m} sets would split the {kind} eigenvalues {m} and {m + 1}; "
+            f"ask for {m + 1}" + (f" or {m - 1}" if m > 2 else "")
+        )
+        raise ArgumentError(message)
 
 
 def coarse_grained(
@@ -100,6 +216,7 @@ def coarse_grained(
         `MetastableSets`, numbered by decreasing prevalence; without eigenvalues.
 
     Raises:
+        ArgumentError: A set is empty, or made of others.
         ShapeError: A batch, or memberships of other states.
         NotStochasticError: A row of memberships is no distribution.
         ReducibleChainError: The chain is reducible; damp it.
@@ -112,6 +229,7 @@ def coarse_grained(
         tensor([0.9000, 0.7000], dtype=torch.float64)
     """
     n = transition.n_states
+    check_floating(memberships, "memberships")
     if transition.batch_shape or memberships.ndim != 2 or len(memberships) != n:
         message = (
             f"coarse_grained takes one chain and memberships (n, m), but got "
@@ -120,86 +238,68 @@ def coarse_grained(
         raise ShapeError(message)
     check_distribution(memberships, memberships.shape[1], "memberships")
     pi = stationary(transition, tolerance=tolerance).distribution
-    none = torch.zeros(0, dtype=torch.complex128)
-    return _summary(stored(transition), pi, memberships.double(), none)
-
-
-def largest_gap(eigenvalues: Complex[Tensor, " k"]) -> int:
-    """Number of sets m, 2 <= m < k, with the largest drop of modulus after it.
-
-    A complex pair is never split.
-
-    Args:
-        eigenvalues: By decreasing modulus, first the 1.
-
-    Returns:
-        m; 2 where every choice would split a pair.
-    """
-    moduli = eigenvalues.abs()
-    drops = moduli[1:-1] - moduli[2:]
-    splits = eigenvalues[1:-1].imag > 0
-    if drops.numel() == 0 or bool(splits.all()):
-        return 2
-    return 2 + int(drops.masked_fill(splits, -1).argmax())
-
-
-def _check_pair(eigenvalues: Tensor, m: int) -> None:
-    pair = len(eigenvalues) > m and bool(eigenvalues[m - 1].imag > 0)
-    if pair:
+    soft, chain = memberships.double(), stored_evenly(transition)
+    weighted = pi[:, None] * soft / _all_positive(pi @ soft, "memberships")
+    overlaps = weighted.T @ soft
+    if float(torch.linalg.cond(overlaps)) > 1 / _SINGULAR:
         message = (
-            f"{m} sets would split the complex pair of eigenvalues {m} and {m + 1}; "
-            f"ask for {m + 1}" + (f" or {m - 1}" if m > 2 else "")
+            "two sets of memberships have the same members, or a set is a mixture of "
+            "others; leave one out"
         )
-        raise ShapeError(message)
+        raise ArgumentError(message)
+    coarse = torch.linalg.solve(overlaps, weighted.T @ _pulled(chain, soft))
+    none = torch.zeros(0, dtype=torch.complex128, device=pi.device)
+    return _summary(chain, pi, soft, coarse, none)
 
 
-def _memberships(basis: Tensor, pi: Tensor) -> Float[Tensor, "n m"]:
-    """Corners of the simplex the rows of X lie in, shifted until nothing is negative.
-
-    Distances are measured in the basis that is orthonormal under pi.
-    """
-    if basis.shape[1] == 1:
-        return torch.ones_like(basis)
-    root = pi.clamp_min(torch.finfo(torch.float64).tiny).sqrt()[:, None]
-    others = root * basis[:, 1:]
-    others = others - root * (root.T @ others)
-    points = torch.cat([torch.ones_like(root), torch.linalg.qr(others).Q / root], 1)
-    if points.shape[1] == 1:
-        return points
-    memberships = points @ torch.linalg.inv(points[_inner_simplex(points)])
-    lowest = memberships.min(0).values
-    return ((memberships - lowest) / (1 - lowest.sum())).clamp_min(0)
+def _sets(
+    chain: AbstractTransition, pi: Tensor, basis: Tensor, eigenvalues: Tensor, m: int
+) -> MetastableSets:
+    """Memberships chi in m sets and, since P chi = chi C, the coarse chain C."""
+    found = fuzzy_sets(basis[:, :m].double(), pi.clone())
+    corners = found.linear[found.corners]
+    moved = _pulled(chain, found.linear)[found.corners]
+    coarse = torch.linalg.solve(corners, moved)
+    return _summary(chain, pi, found.soft, coarse, eigenvalues[: m + 1])
 
 
-def _inner_simplex(points: Float[Tensor, "n m"]) -> list[int]:
-    """States at the corners: the farthest out, then farthest from those chosen."""
-    corners = [int(points.norm(dim=1).argmax())]
-    rest = points - points[corners[0]]
-    for _ in range(points.shape[1] - 1):
-        corners.append(int(rest.norm(dim=1).argmax()))
-        direction = rest[corners[-1]] / rest[corners[-1]].norm()
-        rest = rest - (rest @ direction)[:, None] * direction
-    return corners
+def _pulled(chain: AbstractTransition, columns: Tensor) -> Tensor:
+    return chain.pull(columns.T.to(chain.dtype)).double().T
+
+
+def _all_positive(masses: Tensor, name: str) -> Tensor:
+    """The masses of the sets, once none is zero."""
+    if not bool((masses > 0).all()):
+        empty = int(masses.argmin())
+        message = (
+            f"set {empty} of {name} holds no stationary probability: its tokens are "
+            "never looked at, or it is no token's largest membership; leave it out, "
+            "or ask for fewer sets"
+        )
+        raise ArgumentError(message)
+    return masses
 
 
 def _summary(
     chain: AbstractTransition,
     pi: Tensor,
-    memberships: Tensor,
+    soft: Tensor,
+    coarse: Tensor,
     eigenvalues: Tensor,
 ) -> MetastableSets:
-    order = (pi @ memberships).argsort(descending=True, stable=True)
-    memberships = memberships[:, order]
-    labels = memberships.argmax(-1)
-    m = memberships.shape[1]
-    prevalence = pi @ memberships
-    weighted = pi[:, None] * memberships
-    pulled = chain.pull(memberships.T.to(chain.dtype)).double().T
-    coarse = torch.linalg.solve(weighted.T @ memberships, weighted.T @ pulled)
-    crisp = torch.nn.functional.one_hot(labels, m).double()
-    stays = chain.pull(crisp.T.to(chain.dtype)).double().T
-    mass = (pi[:, None] * crisp).sum(0)
-    retention = (pi[:, None] * crisp * stays).sum(0) / mass
+    order = (pi @ soft).argsort(descending=True, stable=True)
+    soft, coarse = soft[:, order], coarse[order][:, order]
+    prevalence = pi @ soft
+    labels = soft.argmax(-1)
+    crisp = torch.nn.functional.one_hot(labels, soft.shape[1]).double()
+    mass = _all_positive(pi @ crisp, "memberships")
+    stays = (pi[:, None] * crisp * _pulled(chain, crisp)).sum(0)
     return MetastableSets(
-        memberships, labels, coarse, prevalence, retention, eigenvalues
+        memberships=soft,
+        labels=labels,
+        coarse=coarse,
+        prevalence=prevalence,
+        retention=stays / mass,
+        crispness=crispness(soft, pi),
+        eigenvalues=eigenvalues,
     )

@@ -53,8 +53,9 @@ class Spectrum:
             columns span the leading subspaces (real Schur vectors); a complex pair
             takes two columns.
         residuals: Norm of P X - X T for each column, `(*batch, k)`.
-        error_estimate: Residual times eigenvalue condition number, `(*batch, k)`: a
-            first-order estimate of each eigenvalue's error, not a bound.
+        error_estimate: Residual and rounding of the rows, times the eigenvalue's
+            condition number, `(*batch, k)`: a first-order estimate of each
+            eigenvalue's error, not a bound.
         products: Products with P, counted in single vectors, `(*batch,)`.
     """
 
@@ -104,7 +105,8 @@ class SecondEigenvalue:
         modulus: abs(lambda_2), `(*batch,)`.
         eigenvalue: lambda_2 itself, complex in general; of a complex pair the one
             with positive imaginary part.
-        error_estimate: First-order estimate of the error of `eigenvalue`.
+        error_estimate: First-order estimate of the error of `eigenvalue`: residual
+            and rounding of the rows, times its condition number.
         products: Products with P, counted in single vectors.
     """
 
@@ -126,6 +128,7 @@ class MetastableSets:
         prevalence: Stationary mass of each set, `(m,)`.
         retention: Probability of staying in the crisp set for one bounce, started
             from the stationary distribution inside it, `(m,)`.
+        crispness: How little the sets overlap: 1 where no state belongs to two.
         eigenvalues: The m + 1 leading eigenvalues the sets were chosen by; empty for
             sets that were given.
     """
@@ -135,6 +138,7 @@ class MetastableSets:
     coarse: Float[Tensor, "m m"]
     prevalence: Float[Tensor, " m"]
     retention: Float[Tensor, " m"]
+    crispness: Float[Tensor, ""]
     eigenvalues: Complex[Tensor, " k"]
 
 
