@@ -24,9 +24,10 @@ NAMES = {
     "attnchain.markov": """
         LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum Stationary
         closed_classes coarse_grained detailed_balance_error explained_bounce
-        implied_timescale is_irreducible is_reversible is_stochastic leading_subspaces
-        metastable_sets mix mixing_time propagate relaxation_time second_eigenvalue
-        spectral_gap spectrum stationary
+        implied_timescale is_irreducible is_reversible is_stochastic
+        leading_subspaces metastable_levels metastable_sets mix mixing_time
+        most_distinct propagate relaxation_time second_eigenvalue spectral_gap
+        spectrum stationary
     """,
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention

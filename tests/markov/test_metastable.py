@@ -5,9 +5,14 @@ import pytest
 import torch
 from tests.operators.builders import random_rows
 
-from attnchain import reference
+from attnchain import markov, reference
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
-from attnchain.markov import metastable_sets
+from attnchain.markov import (
+    coarse_grained,
+    metastability,
+    metastable_levels,
+    metastable_sets,
+)
 from attnchain.operators import (
     AttentionTransition,
     Damped,
@@ -194,3 +199,157 @@ def test_batches_are_refused():
 def test_reducible_chains_are_refused(known):
     with pytest.raises(ReducibleChainError):
         metastable_sets(as_transition(known.matrix), 2)
+
+
+def in_another_order(matrix, seed=0):
+    order = np.random.default_rng(seed).permutation(len(matrix))
+    return matrix[np.ix_(order, order)], order
+
+
+def assert_same_sets(found, labels, states=slice(None)):
+    for values in (found.retention, found.coarse, found.prevalence, found.memberships):
+        assert bool(values.isfinite().all())
+    assert found.coarse.shape[0] == len(set(labels.tolist()))
+    assert same_partition(found.labels[states], labels[states])
+
+
+@pytest.mark.parametrize("count", [None, 3])
+@pytest.mark.parametrize("token", [0, 7, 14])
+@pytest.mark.parametrize("rarer", [1e-5, np.exp(-36), 1e-20, 1e-30, 1e-100])
+def test_a_token_hardly_ever_entered_belongs_where_it_goes(rarer, token, count):
+    matrix = noisy_blocks(3, 5)
+    matrix[:, token] *= rarer
+    matrix /= matrix.sum(-1, keepdims=True)
+    labels = np.arange(15) // 5
+    assert_same_sets(metastable_sets(as_transition(matrix), count), labels)
+
+
+@pytest.mark.parametrize("count", [None, 3])
+@pytest.mark.parametrize("coupling", [0.02, 0.3, 0.45, 0.6])
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_weakly_coupled_blocks_in_any_order(coupling, noise, count):
+    matrix = noisy_blocks(3, 6, coupling=coupling, noise=noise)
+    matrix, order = in_another_order(matrix)
+    assert_same_sets(metastable_sets(as_transition(matrix), count), order // 6)
+
+
+@pytest.mark.parametrize("coupling", [0.02, 0.3, 0.45])
+@pytest.mark.parametrize("blocks", [3, 4])
+def test_states_on_their_way_do_not_shape_the_sets(blocks, coupling):
+    # Four states that are seldom entered and left at once for anywhere.
+    n, on_the_way = 6 * blocks, 4
+    inner = noisy_blocks(blocks, 6, coupling=coupling, noise=0.02)
+    matrix = np.full((n + on_the_way, n + on_the_way), 1e-3)
+    matrix[:n, :n] = (1 - on_the_way * 1e-3) * inner
+    matrix[n:] = random_rows(on_the_way, n + on_the_way)
+    moved, order = in_another_order(matrix)
+    found = metastable_sets(as_transition(moved), blocks)
+    lasting = order < n
+    assert same_partition(found.labels[lasting], order[lasting] // 6)
+
+
+def driven(blocks, size, stay):
+    labels = np.arange(blocks * size) // size
+    ahead = (labels[:, None] + 1) % blocks == labels
+    same = labels[:, None] == labels
+    return (stay * same + (1 - stay) * ahead) / size, labels
+
+
+@pytest.mark.parametrize("stay", [0.95, 0.8])
+@pytest.mark.parametrize("blocks", [3, 4, 5, 6, 7, 11])
+def test_blocks_visited_in_turn_are_counted(blocks, stay):
+    matrix, labels = driven(blocks, 5, stay)
+    matrix = 0.97 * matrix + 0.03 * random_rows(len(matrix), len(matrix))
+    moved, order = in_another_order(matrix)
+    found = metastable_sets(as_transition(moved), max_count=12)
+    assert_same_sets(found, labels[order])
+
+
+def test_levels_come_from_one_decomposition(monkeypatch):
+    chain = as_transition(noisy_blocks(4, 6))
+    levels = metastable_levels(chain)
+    for level in levels:
+        alone = metastable_sets(chain, len(level.prevalence))
+        torch.testing.assert_close(
+            level.prevalence, alone.prevalence, atol=1e-3, rtol=0
+        )
+    calls = []
+    solve = metastability.spectrum
+
+    def counted(*args, **options):
+        calls.append(args)
+        return solve(*args, **options)
+
+    monkeypatch.setattr(metastability, "spectrum", counted)
+    assert len(metastable_sets(chain).prevalence) == 4
+    assert len(calls) == 1
+
+
+def test_crispness_is_that_of_its_definition():
+    matrix = noisy_blocks(3, 5)
+    found = metastable_sets(as_transition(matrix), 3)
+    pi, soft = reference.stationary(matrix), found.memberships.numpy()
+    expected = np.diag(soft.T @ np.diag(pi) @ soft / (pi @ soft)[:, None]).mean()
+    assert float(found.crispness) == pytest.approx(expected, abs=1e-6)
+    assert 1 / 3 < expected < 1
+
+
+def test_numbers_that_part_one_modulus_are_refused_and_left_out():
+    chain = as_transition(chains.block_diagonal(4, 3, 0.1).matrix)
+    with pytest.raises(ArgumentError, match="equal moduli"):
+        metastable_sets(chain, 3)
+    assert [len(level.prevalence) for level in metastable_levels(chain)] == [4]
+    with pytest.raises(ArgumentError, match="max_count"):
+        metastable_sets(chain, max_count=3)
+
+
+def test_a_chain_without_memory_has_no_sets():
+    with pytest.raises(ArgumentError, match="no metastable sets"):
+        metastable_sets(as_transition(np.full((40, 40), 1 / 40)))
+
+
+def test_causal_attention_is_refused_before_anything_is_solved(monkeypatch):
+    monkeypatch.setattr(metastability, "spectrum", None)
+    monkeypatch.setattr(metastability, "stationary", None)
+    q = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ReducibleChainError, match="causal"):
+        metastable_sets(AttentionTransition(q, q, causal=True))
+
+
+def test_reducible_chains_are_refused_before_their_spectrum(monkeypatch):
+    monkeypatch.setattr(metastability, "spectrum", None)
+    with pytest.raises(ReducibleChainError):
+        metastable_sets(as_transition(chains.absorbing_causal(200).matrix), 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ([[1, 0, 0], [1, 0, 0], [0, 1, 0]], "holds no stationary"),
+        ([[0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [0.1, 0.1, 0.8]], "same members"),
+        ([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]], "largest membership"),
+    ],
+    ids=["empty", "doubled", "never the largest"],
+)
+def test_sets_that_are_none_are_refused(given, match):
+    chain = as_transition(random_rows(3, 3))
+    with pytest.raises(ArgumentError, match=match):
+        coarse_grained(chain, torch.tensor(given, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        metastable_sets,
+        metastable_levels,
+        lambda chain: coarse_grained(chain, torch.eye(3)),
+        lambda chain: markov.spectrum(chain, 2),
+        markov.second_eigenvalue,
+        markov.leading_subspaces,
+        markov.spectral_gap,
+        lambda chain: markov.mixing_time(chain, torch.full((3,), 1 / 3)),
+    ],
+)
+def test_a_tensor_is_no_chain(question):
+    with pytest.raises(ArgumentError, match="transition"):
+        question(torch.full((3, 3), 1 / 3))

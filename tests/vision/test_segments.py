@@ -312,8 +312,9 @@ def test_bounces_after_which_all_is_the_same_are_refused(model, mode):
         segment(tiny.picture(), model=model, bounces=5000, size=64, **MODES[mode])
 
 
-def test_of_one_pixel_no_object_is_told_apart(model):
-    assert segment(tiny.picture(1, 1), model=model, size=64).labels.shape == (1, 1)
+def test_of_one_pixel_nothing_is_told_apart(model):
+    with pytest.raises(ArgumentError, match="no metastable sets"):
+        segment(tiny.picture(1, 1), model=model, size=64)
     for options in (MODES["point"], MODES["object"]):
         with pytest.raises(ArgumentError, match="same everywhere"):
             segment(tiny.picture(1, 1), model=model, size=64, **options)

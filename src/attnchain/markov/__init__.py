@@ -12,6 +12,7 @@ from attnchain.markov.metastability import (
     coarse_grained,
     metastable_levels,
     metastable_sets,
+    most_distinct,
 )
 from attnchain.markov.mixing import mix
 from attnchain.markov.propagation import propagate
@@ -54,6 +55,7 @@ __all__ = [
     "metastable_sets",
     "mix",
     "mixing_time",
+    "most_distinct",
     "propagate",
     "relaxation_time",
     "second_eigenvalue",

@@ -6,8 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_EVEN_SHARE = 0.01
-"""States of less than this part of an even share of pi shape no set if others can."""
+_RARE = 0.1
+"""States of less than this part of the median of pi shape no set if others can."""
+_SLIGHT = 0.01
+"""Part of an even share in the weights, so that no state weighs nothing; and of the
+farthest distance that is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +55,8 @@ def fuzzy_sets(basis: Float[Tensor, "n m"], pi: Float[Tensor, " n"]) -> Membersh
     if m == 1:
         everything = torch.ones_like(basis)
         return Memberships(everything, everything, pi.new_zeros(1, dtype=torch.int64))
-    points = _evened(basis / basis[:, :1], (1 - _EVEN_SHARE) * pi + _EVEN_SHARE / n)
-    counted = pi >= _EVEN_SHARE / n
+    points = _evened(basis / basis[:, :1], (1 - _SLIGHT) * pi + _SLIGHT / n)
+    counted = pi >= _RARE * pi.median()
     corners = _inner_simplex(points, counted)
     counted[corners] = True
     linear = points @ torch.linalg.inv(points[corners])
@@ -84,5 +87,5 @@ def _farthest(points: Tensor, counted: Tensor) -> int:
     """Among the states that count, unless they all lie near the origin."""
     distances = points.norm(dim=1)
     among = torch.where(counted, distances, 0.0)
-    enough = among.max() >= _EVEN_SHARE * distances.max()
+    enough = among.max() >= _SLIGHT * distances.max()
     return int((among if enough else distances).argmax())

@@ -1,5 +1,7 @@
 """Metastable sets: groups of tokens among which probability stays."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -11,14 +13,15 @@ from attnchain.checks import (
     check_positive,
 )
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
+from attnchain.markov.concurrent import check_transition
 from attnchain.markov.memberships import crispness, fuzzy_sets
 from attnchain.markov.results import MetastableSets
 from attnchain.markov.spectral import spectrum, stored_evenly
 from attnchain.markov.stationarity import stationary
 from attnchain.operators import AbstractTransition, AttentionTransition
 
-_NO_DROP = 16
-"""Moduli within this many square roots of rounding are one, and not to be parted."""
+_NO_DROP = 1e-8
+"""Moduli nearer than this, or than rounding, are one and not to be parted."""
 _SINGULAR = 1e-10
 """Sets that overlap by all but this part are one."""
 
@@ -71,13 +74,14 @@ def metastable_sets(
         >>> metastable_sets(as_transition(torch.cat([block, last]))).labels
         tensor([0, 0, 1])
     """
+    check_transition(transition)
     n = transition.n_states
     if count is None:
         check_count(max_count, "max_count", low=2, high=2**31, meaning="sets")
         levels = metastable_levels(
             transition, max_count=min(max_count, n), tolerance=tolerance, pi=pi
         )
-        return max(levels, key=_standing_out)
+        return most_distinct(levels)
     check_count(count, "count", low=1, high=n, meaning="the number of states")
     pi = _known_or_solved(transition, tolerance, pi)
     chain = stored_evenly(transition)
@@ -118,13 +122,14 @@ def metastable_levels(
         >>> [len(level.prevalence) for level in metastable_levels(nested, max_count=4)]
         [3]
     """
+    check_transition(transition)
     n = transition.n_states
     check_count(max_count, "max_count", low=2, high=n, meaning="the number of states")
     pi = _known_or_solved(transition, tolerance, pi)
     chain = stored_evenly(transition)
     leading = spectrum(chain, min(n, max_count + 1), tolerance=tolerance)
     levels = []
-    for m in range(2, max_count + 1):
+    for m in range(2, min(max_count, max(n - 1, 2)) + 1):  # n sets would say nothing
         if _parted(leading.eigenvalues, m, chain.dtype):
             continue
         try:
@@ -165,8 +170,23 @@ def _known_or_solved(
     return stationary(transition, tolerance=tolerance).distribution
 
 
+def most_distinct(levels: Sequence[MetastableSets]) -> MetastableSets:
+    r"""The sets that stand out most, of `metastable_levels`.
+
+    $\bigl(\xi_m - \tfrac 1 m\bigr) / \bigl(1 - \tfrac 1 m\bigr) \cdot
+    (|\lambda_m| - |\lambda_{m + 1}|)$ is largest: crispness $\xi_m$ above that of
+    equal memberships, times the drop of the eigenvalues.
+
+    Args:
+        levels: What `metastable_levels` returned.
+
+    Returns:
+        One of them.
+    """
+    return max(levels, key=_standing_out)
+
+
 def _standing_out(sets: MetastableSets) -> float:
-    """Crispness above that of equal memberships, 1 / m, times the drop behind m."""
     m = len(sets.prevalence)
     above = (float(sets.crispness) - 1 / m) / (1 - 1 / m)
     return above * _drop(sets.eigenvalues, m)
@@ -182,7 +202,7 @@ def _parted(eigenvalues: Tensor, m: int, dtype: torch.dtype) -> bool:
     """Whether m of them part a complex pair, or others of one modulus."""
     return m < len(eigenvalues) and (
         bool(eigenvalues[m - 1].imag > 0)
-        or _drop(eigenvalues, m) <= _NO_DROP * torch.finfo(dtype).eps ** 0.5
+        or _drop(eigenvalues, m) <= max(_NO_DROP, torch.finfo(dtype).eps)
     )
 
 
@@ -228,6 +248,7 @@ def coarse_grained(
         >>> coarse_grained(two, torch.eye(2)).retention
         tensor([0.9000, 0.7000], dtype=torch.float64)
     """
+    check_transition(transition)
     n = transition.n_states
     check_floating(memberships, "memberships")
     if transition.batch_shape or memberships.ndim != 2 or len(memberships) != n:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attnchain.checks import check_positive
 from attnchain.errors import ConvergenceError, NumericalWarning
-from attnchain.markov.concurrent import for_each_chain
+from attnchain.markov.concurrent import check_transition, for_each_chain
 from attnchain.markov.krylov import leading_subspace
 from attnchain.markov.reducible import Parts, parts
 from attnchain.markov.results import SecondEigenvalue
@@ -76,6 +76,7 @@ def second_eigenvalue(
         >>> second_eigenvalue(two).modulus
         tensor(0.4000, dtype=torch.float64)
     """
+    check_transition(transition)
     check_positive(tolerance, "tolerance")
     with torch.no_grad():
         found = for_each_chain(lambda chain: _of_chain(chain, tolerance), transition)

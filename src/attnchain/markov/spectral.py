@@ -8,7 +8,7 @@ import torch
 
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import ConvergenceError
-from attnchain.markov.concurrent import for_each_chain
+from attnchain.markov.concurrent import check_transition, for_each_chain
 from attnchain.markov.krylov import InvariantSubspace, leading_subspace
 from attnchain.markov.results import Spectrum, stacked
 from attnchain.markov.schur import shared_errors
@@ -62,6 +62,7 @@ def spectrum(
         >>> spectrum(two, 2).eigenvalues.real
         tensor([1.0000, 0.4000], dtype=torch.float64)
     """
+    check_transition(transition)
     n = transition.n_states
     check_count(k, "k", low=1, high=n, meaning="the number of states")
     check_positive(tolerance, "tolerance")

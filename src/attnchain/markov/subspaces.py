@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import NumericalWarning, ShapeError
-from attnchain.markov.concurrent import for_each_chain
+from attnchain.markov.concurrent import check_transition, for_each_chain
 from attnchain.markov.factorised import factorised
 from attnchain.markov.krylov import DENSE_LIMIT, leading_subspace
 from attnchain.markov.results import LeadingSubspaces, stacked
@@ -77,6 +77,7 @@ def leading_subspaces(
         >>> bool(found.backward_error < 1e-12)
         True
     """
+    check_transition(transition)
     n = transition.n_states
     if n == 1:
         raise ShapeError("a chain of one state has no eigenvalue beside the 1")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attnchain.checks import check_distribution, check_number, check_whole
 from attnchain.errors import ArgumentError, ShapeError
+from attnchain.markov.concurrent import check_transition
 from attnchain.markov.second import second_eigenvalue
 from attnchain.operators import AbstractTransition, fits_budget
 
@@ -112,6 +113,7 @@ def mixing_time(
         >>> mixing_time(two, torch.tensor([5 / 6, 1 / 6]).double())
         tensor(2., dtype=torch.float64)
     """
+    check_transition(transition)
     check_number(epsilon, "epsilon")
     if not 0 < epsilon < 1:
         raise ArgumentError(f"epsilon must lie in (0, 1), but is {epsilon!r}")

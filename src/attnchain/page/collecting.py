@@ -1,7 +1,6 @@
 """From a model and a picture to the data of a page."""
 
 import math
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,13 @@ from attnchain.errors import (
     ReducibleChainError,
     ToleranceError,
 )
-from attnchain.markov import MetastableSets, metastable_sets, mix
+from attnchain.markov import (
+    MetastableSets,
+    metastable_levels,
+    metastable_sets,
+    mix,
+    most_distinct,
+)
 from attnchain.models import LoadedModel
 from attnchain.models.pictures import to_rgb
 from attnchain.operators import (
@@ -125,16 +130,12 @@ def _numbers(attention: PictureAttention) -> int:
 def _sets(
     mixture: AbstractTransition,
 ) -> tuple[tuple[MetastableSets, ...], int | None]:
-    """Sets for every number that splits no complex pair, and the number proposed."""
+    """Sets for every number that can be told apart, and the number proposed."""
     try:
-        proposed = metastable_sets(mixture, max_count=MAX_SETS).coarse.shape[0]
+        levels = metastable_levels(mixture, max_count=min(MAX_SETS, mixture.n_states))
     except NO_SETS:
         return (), None
-    found = []
-    for count in range(2, min(MAX_SETS, mixture.n_states) + 1):
-        with suppress(*NO_SETS):
-            found.append(metastable_sets(mixture, count))
-    return tuple(found), proposed
+    return levels, len(most_distinct(levels).prevalence)
 
 
 def _head_sets(layer: AttentionTransition) -> tuple[MetastableSets | None, ...]:
