@@ -22,31 +22,35 @@ NAMES = {
         fits_budget forward_backward normalize_rows stored to_scipy
     """,
     "attnchain.markov": """
-        LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum Stationary
-        closed_classes coarse_grained detailed_balance_error explained_bounce
-        implied_timescale is_irreducible is_reversible is_stochastic
-        leading_subspaces metastable_levels metastable_sets mix mixing_time
-        most_distinct propagate relaxation_time second_eigenvalue spectral_gap
-        spectrum stationary
+        Direction LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum
+        Start Stationary closed_classes coarse_grained detailed_balance_error
+        explained_bounce implied_timescale is_irreducible is_reversible
+        is_stochastic leading_subspaces metastable_levels metastable_sets mix
+        mixing_time most_distinct oriented propagate relaxation_time
+        second_eigenvalue spectral_gap spectrum starting_distribution stationary
     """,
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
         DenseRecord Denoising GUIDED Numbers Selection TextTokens TokenGrid
         UNCONDITIONAL_FIRST capture fused_attention prompt_tokens
     """,
-    "attnchain.models": "LoadedModel load read_picture",
+    "attnchain.models": """
+        LoadedModel load read_picture to_rgb
+    """,
     "attnchain.vision": """
         ClickSegmentation Clicks DEFAULT_LAYERS ObjectSegmentation PictureAttention
-        PictureRank Segmentation SetSegmentation rank_patches read_attention segment
-        segment_object segment_point segment_sets
+        PictureRank PictureSegmentation Segmentation SetSegmentation object_mask
+        rank_patches read_attention segment segment_object segment_point
+        segment_sets
     """,
     "attnchain.text": """
         TextAttention WordSegmentation read_diffusion segment_words text_attention
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        RegionSegmentation entropy_reduced fast_nystrom massive_tokens normalised_cut
-        recursive_cut refine_map segment_nearest segment_regions token_cut
+        Anchors RegionSegmentation entropy_reduced fast_nystrom gated massive_tokens
+        normalised_cut recursive_cut refine_map segment_nearest segment_regions
+        similarity strong_edges token_cut
     """,
     "attnchain.plot": """
         plot_heads plot_labels plot_map plot_picture plot_spectrum save_figure

@@ -8,8 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnchain.errors import ShapeError
-from attnchain.markov import Outcome, stationary
-from attnchain.markov.propagation import Direction, oriented
+from attnchain.markov import Direction, Outcome, oriented, stationary
 from attnchain.operators import AbstractTransition, Damped, as_transition
 
 if TYPE_CHECKING:

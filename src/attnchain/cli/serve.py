@@ -19,7 +19,7 @@ def serve(
     ] = 50,
 ) -> None:
     """Open the page for pictures dropped on it, until Ctrl-C."""
-    from attnchain.page.serving import page_server
+    from attnchain.page import page_server
 
     loaded = load_model(model, quiet=False)
     with page_server(loaded, port=port, max_upload=max_upload * 1_000_000) as server:

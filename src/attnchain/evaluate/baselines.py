@@ -15,11 +15,16 @@ from torch.nn.functional import normalize, one_hot
 from attnchain.evaluate.subject import Layers, Subject, Weights
 from attnchain.maps import enlarge
 from attnchain.markov import metastable_sets, spectrum
-from attnchain.methods.diffcut import recursive_cut
-from attnchain.methods.diffseg import Anchors, segment_regions
-from attnchain.methods.gated import gated
-from attnchain.methods.ncut import normalised_cut, similarity
-from attnchain.methods.tokencut import strong_edges, token_cut
+from attnchain.methods import (
+    Anchors,
+    gated,
+    normalised_cut,
+    recursive_cut,
+    segment_regions,
+    similarity,
+    strong_edges,
+    token_cut,
+)
 from attnchain.operators import DenseTransition
 from attnchain.ranking import token_rank
 from attnchain.vision import segment_object, segment_sets

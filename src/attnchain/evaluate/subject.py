@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnchain.errors import UnsupportedModelError
-from attnchain.methods.ncut import similarity
+from attnchain.methods import similarity
 from attnchain.operators import DenseTransition, forward_backward, stored
 from attnchain.vision import PictureAttention, read_attention
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.errors import ConvergenceError
-from attnchain.markov.propagation import Direction
+from attnchain.markov import Direction
 
 ROUNDS = 4
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from attnchain.checks import check_fraction, check_number, check_whole
 from attnchain.errors import ArgumentError, ShapeError
 from attnchain.guidance.batched import stationary_of_many
-from attnchain.markov import second_eigenvalue, stationary
-from attnchain.markov.propagation import Direction, oriented
+from attnchain.markov import Direction, oriented, second_eigenvalue, stationary
 from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,

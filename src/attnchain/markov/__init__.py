@@ -15,7 +15,13 @@ from attnchain.markov.metastability import (
     most_distinct,
 )
 from attnchain.markov.mixing import mix
-from attnchain.markov.propagation import propagate
+from attnchain.markov.propagation import (
+    Direction,
+    Start,
+    oriented,
+    propagate,
+    starting_distribution,
+)
 from attnchain.markov.results import (
     LeadingSubspaces,
     MetastableSets,
@@ -36,11 +42,13 @@ from attnchain.markov.timescales import (
 )
 
 __all__ = [
+    "Direction",
     "LeadingSubspaces",
     "MetastableSets",
     "Outcome",
     "SecondEigenvalue",
     "Spectrum",
+    "Start",
     "Stationary",
     "closed_classes",
     "coarse_grained",
@@ -56,10 +64,12 @@ __all__ = [
     "mix",
     "mixing_time",
     "most_distinct",
+    "oriented",
     "propagate",
     "relaxation_time",
     "second_eigenvalue",
     "spectral_gap",
     "spectrum",
+    "starting_distribution",
     "stationary",
 ]

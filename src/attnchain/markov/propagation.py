@@ -81,7 +81,16 @@ def propagate(
 
 
 def oriented(transition: AbstractTransition, direction: str) -> AbstractTransition:
-    """The chain itself (incoming) or its column-normalised form (outgoing)."""
+    """The chain itself (incoming) or its column-normalised form (outgoing).
+
+    Args:
+        transition: A chain or a batch.
+        direction: "incoming" or "outgoing".
+
+    Raises:
+        ArgumentError: The direction is neither.
+        NotStochasticError: Nobody looks at some token: its column has no sum.
+    """
     check_transition(transition)
     check_choice(direction, get_args(Direction), "direction")
     return transition if direction == "incoming" else _column_normalised(transition)
@@ -112,7 +121,15 @@ def _normalisable(chain: ColumnNormalized) -> Tensor:
 
 
 def starting_distribution(transition: AbstractTransition, start: Start) -> Tensor:
-    """A token, a set of tokens or a distribution as a distribution (..., n)."""
+    """A token, a set of tokens or a distribution as a distribution (..., n).
+
+    Args:
+        transition: A chain or a batch.
+        start: A token, several (evenly), a mask, or a distribution.
+
+    Raises:
+        ShapeError: It names no token of the chain, or has another shape.
+    """
     n, batch = transition.n_states, transition.batch_shape
     message = (
         f"start must be a token index, a non-empty set of tokens, a mask ({n},), or a "

@@ -12,22 +12,27 @@
 """
 
 from attnchain.methods.diffcut import recursive_cut
-from attnchain.methods.diffseg import RegionSegmentation, segment_regions
+from attnchain.methods.diffseg import Anchors, RegionSegmentation, segment_regions
 from attnchain.methods.fast_nystrom import fast_nystrom, massive_tokens
+from attnchain.methods.gated import gated
 from attnchain.methods.iseg import entropy_reduced, refine_map
 from attnchain.methods.m2n2 import segment_nearest
-from attnchain.methods.ncut import normalised_cut
-from attnchain.methods.tokencut import token_cut
+from attnchain.methods.ncut import normalised_cut, similarity
+from attnchain.methods.tokencut import strong_edges, token_cut
 
 __all__ = [
+    "Anchors",
     "RegionSegmentation",
     "entropy_reduced",
     "fast_nystrom",
+    "gated",
     "massive_tokens",
     "normalised_cut",
     "recursive_cut",
     "refine_map",
     "segment_nearest",
     "segment_regions",
+    "similarity",
+    "strong_edges",
     "token_cut",
 ]

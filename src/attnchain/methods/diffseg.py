@@ -13,8 +13,7 @@ from attnchain.checks import check_positive, check_whole
 from attnchain.errors import ArgumentError
 from attnchain.maps import enlarge
 from attnchain.operators import AbstractTransition
-from attnchain.vision import PictureAttention, figures
-from attnchain.vision.segmentation import PictureSegmentation
+from attnchain.vision import PictureAttention, PictureSegmentation, figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

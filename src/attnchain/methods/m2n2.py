@@ -20,9 +20,9 @@ from attnchain.capturing import TokenGrid
 from attnchain.checks import check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
 from attnchain.maps import enlarge, otsu_in_range
-from attnchain.markov.propagation import Start, starting_distribution
+from attnchain.markov import Start, starting_distribution
 from attnchain.operators import AbstractTransition, DenseTransition, normalize_rows
-from attnchain.vision.clicks import Clicks, ClickSegmentation
+from attnchain.vision import Clicks, ClickSegmentation
 
 _TEMPERATURE: Final = 0.65
 _FLOOR: Final = 1e-2

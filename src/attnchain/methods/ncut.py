@@ -12,7 +12,11 @@ WEAK_EDGE: Final = 1e-5
 
 
 def similarity(features: Float[Tensor, "n width"]) -> Float[Tensor, "n n"]:
-    """Cosines between the features of all patches."""
+    """Cosines between the features of all patches.
+
+    Args:
+        features: One row for each patch.
+    """
     unit = normalize(features, dim=-1)
     return unit @ unit.T
 

@@ -7,6 +7,11 @@ read_picture: a picture file as RGB, upright, or one clear line of error.
 
 from attnchain.models.loaded import LoadedModel
 from attnchain.models.loading import load
-from attnchain.models.pictures import read_picture
+from attnchain.models.pictures import read_picture, to_rgb
 
-__all__ = ["LoadedModel", "load", "read_picture"]
+__all__ = [
+    "LoadedModel",
+    "load",
+    "read_picture",
+    "to_rgb",
+]

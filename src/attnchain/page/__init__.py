@@ -9,6 +9,14 @@ page_html: the same as text.
 
 from attnchain.page.collecting import collect
 from attnchain.page.data import PageData
+from attnchain.page.serving import page_server
 from attnchain.page.writing import Page, page_html, write_page
 
-__all__ = ["Page", "PageData", "collect", "page_html", "write_page"]
+__all__ = [
+    "Page",
+    "PageData",
+    "collect",
+    "page_html",
+    "page_server",
+    "write_page",
+]

@@ -20,8 +20,7 @@ from attnchain.markov import (
     mix,
     most_distinct,
 )
-from attnchain.models import LoadedModel
-from attnchain.models.pictures import to_rgb
+from attnchain.models import LoadedModel, to_rgb
 from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,

@@ -20,8 +20,7 @@ from attnchain.capturing import (
 )
 from attnchain.checks import check_whole
 from attnchain.errors import GridError, SiteNotFoundError, WordNotFoundError
-from attnchain.markov import mix, propagate
-from attnchain.markov.propagation import Direction
+from attnchain.markov import Direction, mix, propagate
 from attnchain.operators import AbstractTransition, Damped, stored
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attnchain.errors import ArgumentError
 from attnchain.maps import enlarge
-from attnchain.markov.propagation import Direction
+from attnchain.markov import Direction
 from attnchain.text.prompt_attention import TextAttention
 from attnchain.vision import Segmentation, figures
 

@@ -7,11 +7,16 @@ under a point, `segment_object` the main one, `Clicks` what one's marks say;
 answer is a `Segmentation`.
 """
 
+from attnchain.vision.borders import object_mask
 from attnchain.vision.clicks import Clicks, ClickSegmentation
 from attnchain.vision.objects import segment_object, segment_point
 from attnchain.vision.picture_attention import PictureAttention, read_attention
 from attnchain.vision.ranks import PictureRank, rank_patches
-from attnchain.vision.segmentation import ObjectSegmentation, Segmentation
+from attnchain.vision.segmentation import (
+    ObjectSegmentation,
+    PictureSegmentation,
+    Segmentation,
+)
 from attnchain.vision.segments import DEFAULT_LAYERS, segment
 from attnchain.vision.sets import SetSegmentation, segment_sets
 
@@ -22,8 +27,10 @@ __all__ = [
     "ObjectSegmentation",
     "PictureAttention",
     "PictureRank",
+    "PictureSegmentation",
     "Segmentation",
     "SetSegmentation",
+    "object_mask",
     "rank_patches",
     "read_attention",
     "segment",

@@ -10,7 +10,7 @@ from torch import Tensor
 from attnchain.checks import check_positive
 from attnchain.errors import ArgumentError, ConvergenceError, ShapeError
 from attnchain.maps import component, enlarge, object_region
-from attnchain.models.pictures import to_rgb
+from attnchain.models import to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image

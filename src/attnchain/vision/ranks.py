@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attnchain.checks import check_whole
 from attnchain.files import AbstractResult, Outputs
 from attnchain.maps import enlarge, unit_range
-from attnchain.markov.propagation import Direction
+from attnchain.markov import Direction
 from attnchain.plot import save_figure, save_map
 from attnchain.ranking import TokenRank, token_rank
 from attnchain.vision.picture_attention import PictureAttention

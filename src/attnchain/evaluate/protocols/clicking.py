@@ -17,8 +17,8 @@ from attnchain.evaluate.protocol import Protocol, attempted
 from attnchain.evaluate.report import FAILED, Column, Record, Results, Table, curves
 from attnchain.evaluate.subject import Layers, Subject
 from attnchain.maps import enlarge, otsu_threshold, regions_at, unit_range
-from attnchain.methods.m2n2 import segment_nearest
-from attnchain.vision.clicks import Clicks
+from attnchain.methods import segment_nearest
+from attnchain.vision import Clicks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

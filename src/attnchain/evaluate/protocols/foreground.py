@@ -23,7 +23,7 @@ from attnchain.evaluate.report import (
 )
 from attnchain.evaluate.subject import Layers, Subject, Weights
 from attnchain.maps import enlarge, otsu_threshold, unit_range
-from attnchain.vision.borders import object_mask
+from attnchain.vision import object_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ from attnchain.evaluate.report import (
     mean_of,
 )
 from attnchain.evaluate.subject import Layers, Subject
-from attnchain.methods.diffseg import Anchors
+from attnchain.methods import Anchors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
