@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attnchain.capturing.nested import keep_padded_rows
 from attnchain.errors import UnsupportedModelError
 
 OTHER_KERNELS = ("flash", "flex", "sage", "paged", "kernels", "xformers", "aiter")
@@ -19,7 +20,8 @@ def fused_attention(model: nn.Module) -> Iterator[None]:
 
     transformers models with eager attention use "sdpa", timm modules their fused
     path, `nn.MultiheadAttention` leaves its fast path and compiled models run
-    uncompiled. All is restored at the end.
+    uncompiled. All is restored at the end. Where gradient checkpointing will run parts
+    of the model again, perhaps after that, they are left as they are.
 
     Args:
         model: Any torch module.
@@ -31,8 +33,11 @@ def fused_attention(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for name, module in model.named_modules():
             _check_readable(name, module)
-            _switch_timm(module, stack)
-        _switch_transformers(model, stack)
+        if not _recomputes(model):
+            for module in model.modules():
+                _switch_timm(module, stack)
+            _switch_transformers(model, stack)
+        keep_padded_rows(model, stack)
         stack.callback(
             torch.backends.mha.set_fastpath_enabled,
             torch.backends.mha.get_fastpath_enabled(),
@@ -41,6 +46,15 @@ def fused_attention(model: nn.Module) -> Iterator[None]:
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+def _recomputes(model: nn.Module) -> bool:
+    """Tells whether the backward pass will run parts of the forward pass again."""
+    words = ("gradient_checkpointing", "grad_checkpointing")
+    return torch.is_grad_enabled() and any(
+        module.training and any(getattr(module, word, False) is True for word in words)
+        for module in model.modules()
+    )
 
 
 def _check_readable(name: str, module: nn.Module) -> None:
