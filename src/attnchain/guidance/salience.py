@@ -9,7 +9,6 @@ from torch import Tensor
 
 from attnchain.checks import check_fraction, check_number, check_whole
 from attnchain.errors import ArgumentError, ShapeError
-from attnchain.guidance.batched import stationary_of_many
 from attnchain.markov import Direction, oriented, second_eigenvalue, stationary
 from attnchain.operators import (
     AbstractTransition,
@@ -22,9 +21,6 @@ from attnchain.operators import (
 
 Kind = Literal["column_sum", "token_rank", "bounces"]
 Heads = Literal["uniform", "lambda2"]
-
-SMALL = 256
-"""Up to this many tokens the chains of all pictures are solved together."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,8 @@ class Salience:
             ConvergenceError: TokenRank was not found to the tolerance.
 
         Cost:
-            Up to 256 tokens one factorisation a picture, in one batch; beyond, about
-            20 products a picture.
+            Up to 256 tokens one factorisation a picture; beyond, about 20 products
+            a picture.
         """
         if len(attention.batch_shape) != 2:
             message = (
@@ -142,14 +138,6 @@ class Salience:
         return shares
 
     def _rank(self, chain: AbstractTransition) -> Tensor:
-        together = isinstance(chain, DenseTransition) and chain.n_states <= SMALL
-        if together and self.damping < 1:
-            return stationary_of_many(
-                chain.to_dense(),
-                damping=self.damping,
-                direction=self.direction,
-                tolerance=self.tolerance,
-            )
         damped = oriented(Damped(chain, self.damping), self.direction)
         return stationary(damped, tolerance=self.tolerance).distribution.to(chain.dtype)
 
