@@ -1,6 +1,6 @@
 """TokenRank: how important every token is to the whole attention."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -125,14 +125,10 @@ def token_rank(
     Raises:
         ReducibleChainError: damping = 1 and the chain is reducible, as causal
             attention is: damp it, drop the first token, or read "outgoing" damped.
-        ConvergenceError: The tolerance was not reached; carries the unfinished
-            result.
+        ConvergenceError: The tolerance was not reached; carries what was.
         ToleranceError: Rounding alone exceeds the tolerance.
         ArgumentError: Damping outside (0, 1] or an unknown direction.
         NotStochasticError: The personalization is no distribution.
-
-    Cost:
-        About 20 products with P for each chain.
 
     Sources:
         Erel et al., arXiv 2507.17657; the outgoing construction (damp, then
@@ -150,17 +146,9 @@ def token_rank(
     chain = as_transition(transition)
     damped = Damped(chain, damping, personalization)
     found = stationary(oriented(damped, direction), tolerance=tolerance)
-    return TokenRank(
-        distribution=found.distribution,
-        error_bound=found.error_bound,
-        residual=found.residual,
-        iterations=found.iterations,
-        products=found.products,
-        outcome=found.outcome,
-        direction=direction,
-        damping=damping,
-        absorbing=(0,) if _absorbs_first(chain) else (),
-    )
+    absorbing = (0,) if _absorbs_first(chain) else ()
+    facts = {field.name: getattr(found, field.name) for field in fields(found)}
+    return TokenRank(**facts, direction=direction, damping=damping, absorbing=absorbing)
 
 
 def _absorbs_first(chain: AbstractTransition) -> bool:

@@ -85,16 +85,20 @@ def guide(
     if scheduler is None:
         message = "a bare denoiser needs its scheduler: guide(model, scheduler=...)"
         raise UnsupportedModelError(message)
+    _check_unguided(denoiser)
+    reader = BlockReader(denoiser, guidance.block)
+    steering = _Steering(guidance, reader, scheduler, None if bare else pipeline)
+    with steering.steered():
+        yield steering.guided
+
+
+def _check_unguided(denoiser: nn.Module) -> None:
     if isinstance(getattr(denoiser.forward, "__self__", None), _Steering):
         message = (
             f"this {type(denoiser).__name__} is guided already; end that block before "
             f"another one begins"
         )
         raise UnsupportedModelError(message)
-    reader = BlockReader(denoiser, guidance.block)
-    steering = _Steering(guidance, reader, scheduler, None if bare else pipeline)
-    with steering.steered():
-        yield steering.guided
 
 
 class _Steering:

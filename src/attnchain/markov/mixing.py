@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attnchain.checks import check_choice
 from attnchain.errors import ArgumentError
 from attnchain.markov.second import second_eigenvalue
 from attnchain.operators import AbstractTransition, Mixture
@@ -28,8 +29,7 @@ def mix(
         transitions: A batch of chains, or several batches (layers) over the same
             states. Remove special tokens before, and do not damp: damping scales
             all lambda_2 alike.
-        weights: "lambda2", "uniform", or tensors shaped like the batches that
-            together sum to one.
+        weights: "lambda2", "uniform", or tensors shaped like the batches, sum one.
         lambda2: Moduli of the second eigenvalues, shaped like the batches, where they
             are known; solved for when not given.
         exponent: The p above; 0 is uniform, large p picks the slowest heads.
@@ -62,20 +62,21 @@ def mix(
         return Mixture(layers, [weights])
     if not isinstance(weights, str):
         return Mixture(layers, list(weights))
-    if weights == "lambda2":
-        if lambda2 is None:
-            lambda2 = [second_eigenvalue(layer).modulus for layer in layers]
-        raw = [modulus.double() ** exponent for modulus in lambda2]
-    elif weights == "uniform":
-        raw = [
-            torch.ones(layer.batch_shape, dtype=torch.float64, device=layer.device)
-            for layer in layers
-        ]
-    else:
-        message = (
-            f"weights must be 'lambda2', 'uniform' or tensors, but are {weights!r}"
-        )
-        raise ArgumentError(message)
+    check_choice(weights, ("lambda2", "uniform"), "weights")
+    if weights == "uniform":
+        lambda2, exponent = [_ones(layer) for layer in layers], 0
+    elif lambda2 is None:
+        lambda2 = [second_eigenvalue(layer).modulus for layer in layers]
+    raw = [modulus.double() ** exponent for modulus in lambda2 or ()]
+    return _shared(layers, raw)
+
+
+def _ones(layer: AbstractTransition) -> Tensor:
+    return torch.ones(layer.batch_shape, dtype=torch.float64, device=layer.device)
+
+
+def _shared(layers: list[AbstractTransition], raw: list[Tensor]) -> Mixture:
+    """The mixture with weights in proportion to these."""
     total = sum(float(part.sum()) for part in raw)
     if raw and total == 0:
         message = "every head forgets its start at once (lambda_2 = 0): use 'uniform'"

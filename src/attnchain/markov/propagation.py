@@ -65,7 +65,6 @@ def propagate(
         >>> propagate(chain, 0, 2)
         tensor([0.5000, 0.5000])
     """
-    check_transition(transition)
     check_whole(bounces, "bounces", least=0)
     walker = starting_distribution(transition, start)
     chain = oriented(transition, direction)
@@ -130,6 +129,7 @@ def starting_distribution(transition: AbstractTransition, start: Start) -> Tenso
     Raises:
         ShapeError: It names no token of the chain, or has another shape.
     """
+    check_transition(transition)
     n, batch = transition.n_states, transition.batch_shape
     message = (
         f"start must be a token index, a non-empty set of tokens, a mask ({n},), or a "

@@ -1,4 +1,17 @@
-"""The stationary distribution of a chain, with a certified error."""
+"""The stationary distribution of a chain, with a certified error.
+
+Damped chains, and their column-normalised form, are solved as linear equations:
+the bound is the residual, measured in float64, plus the rounding of that
+measurement, over (1 - damping). Undamped chains are eliminated state by state
+without a subtraction, which is right for sets that are left once in 1e200 bounces
+too; those too large to store, or iterated, are certified by the time they take to
+their heaviest state. Undamped rows are divided by their sums in float64: a matrix
+whose rows sum to 1 - 1e-8 has no pi of its own.
+
+Sources: Gleich, PageRank beyond the Web, SIAM Review 2015, for the linear equations;
+Grassmann, Taksar and Heyman, Operations Research 1985, for the elimination; Meyer,
+SIAM Review 1975, for the inverse of an undamped chain.
+"""
 
 import math
 import warnings
@@ -59,16 +72,9 @@ def stationary(
 
     It exists for every chain and is unique when the chain is irreducible, in
     particular for damped chains. Every answer has a **certified** bound on its L1
-    error, for the numbers as given, and converged where that is within the tolerance.
-    Damped chains, and their column-normalised form, are solved as linear equations:
-    the bound is the residual, measured in float64, plus the rounding of that
-    measurement, over (1 - damping). Undamped chains are eliminated state by state
-    without a subtraction, which is right for sets that are left once in 1e200 bounces
-    too; those too large to store, or iterated, are certified by the time they take to
-    their heaviest state. Undamped rows are divided by their sums in float64: a matrix
-    whose rows sum to 1 - 1e-8 has no pi of its own.
-    The distribution is differentiable in queries, keys, stored matrices and the
-    personalization, by implicit differentiation.
+    error, for the numbers as given, and converged where that is within the tolerance;
+    how is told at the top of this module. It is differentiable in queries, keys,
+    stored matrices and the personalization, by implicit differentiation.
 
     Args:
         transition: One chain or a batch.
@@ -79,10 +85,9 @@ def stationary(
             "direct" factorises or eliminates at any size; "power" iterates plainly,
             as a reference.
         max_iterations: Iterations to spend on each chain.
-        start: A distribution `(n,)` or `(*batch, n)` to start from; it
-            changes the cost only.
-        on_failure: Raise `ConvergenceError` carrying the unfinished result, warn, or
-            just return it with its outcome.
+        start: A distribution `(n,)` or `(*batch, n)` to start from, for the cost only.
+        on_failure: Raise `ConvergenceError` with the unfinished result, warn, or
+            return it with its outcome.
 
     Returns:
         `Stationary`, its distribution in float64.
@@ -100,11 +105,6 @@ def stationary(
         About 10 to 70 products of one vector, or one factorisation; memory n^2 where
         the matrix fits the budget, else O(n d).
 
-    Sources:
-        Gleich, PageRank beyond the Web, SIAM Review 2015, for the linear equations;
-        Grassmann, Taksar and Heyman, Operations Research 1985, for the elimination;
-        Meyer, SIAM Review 1975, for the inverse of an undamped chain.
-
     Example:
         >>> import torch
         >>> from attnchain import as_transition
@@ -112,14 +112,9 @@ def stationary(
         >>> stationary(two).distribution
         tensor([0.8333, 0.1667], dtype=torch.float64)
     """
-    check_transition(transition)
-    check_positive(tolerance, "tolerance")
-    check_choice(solver, get_args(SolverName), "solver")
     check_choice(on_failure, get_args(OnFailure), "on_failure")
-    check_whole(max_iterations, "max_iterations")
-    starts = _starts(transition, start)
+    options = _options(transition, tolerance, solver, max_iterations, start)
     with torch.no_grad():
-        options = [Options(tolerance, solver, max_iterations, x) for x in starts]
         solved = for_each_chain(_solve_chain, transition, options)
     result = collected(solved, transition.batch_shape)
     if torch.is_grad_enabled() and transition.requires_grad:
@@ -128,6 +123,22 @@ def stationary(
     if result.outcome is not Outcome.CONVERGED and on_failure != "return":
         _report(result, tolerance, on_failure)
     return result
+
+
+def _options(
+    transition: AbstractTransition,
+    tolerance: float,
+    solver: SolverName,
+    max_iterations: int,
+    start: Tensor | None,
+) -> list[Options]:
+    """What each chain is solved with, checked."""
+    check_transition(transition)
+    check_positive(tolerance, "tolerance")
+    check_choice(solver, get_args(SolverName), "solver")
+    check_whole(max_iterations, "max_iterations")
+    starts = _starts(transition, start)
+    return [Options(tolerance, solver, max_iterations, x) for x in starts]
 
 
 def _starts(
