@@ -106,3 +106,7 @@ class MaterializationWarning(UserWarning):
 
 class UnreadAttentionWarning(UserWarning):
     """Part of a model's attention is missing from a capture; the message names it."""
+
+
+class PaddingWarning(UserWarning):
+    """Padding is among the states of chains: rank and mixing times count it."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.capturing.grid import Layout, TokenGrid
@@ -71,9 +71,58 @@ class AbstractRecord(ABC):
         """Bytes held."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    @property
+    @abstractmethod
+    def live(self) -> Bool[Tensor, "pictures m"]:
+        """Key tokens that some query may see; the others are padding."""
+
+    def chains(
+        self, heads: Heads = None, *, tokens: Tensor | None = None
+    ) -> tuple[AbstractTransition, ...]:
+        """Returns one chain, or batch of heads, for each picture or text of the batch.
+
+        Padding is no state of it: each has as many states as its text has tokens, and
+        is what the text alone would give.
+
+        Args:
+            heads: A head (its axis is dropped), several heads, or all.
+            tokens: Mask `(pictures, n)` of the tokens that are states; by default
+                those that some query may see, `live`.
+
+        Returns:
+            A transition of batch shape `(heads,)`, or `()`, for each picture.
+
+        Raises:
+            ShapeError: Queries and keys are not the same tokens, or the mask has
+                another shape.
+            ArgumentError: There is no such head.
+            NotStochasticError: Rows of a matrix sum to less than one.
+        """
+        self._check_chain()
+        chosen = self.live if tokens is None else tokens
+        n_pictures, n = self.shape[0], self.shape[-1]
+        if tuple(chosen.shape) != (n_pictures, n) or chosen.dtype != torch.bool:
+            message = (
+                f"tokens must be a boolean mask {(n_pictures, n)}, but is "
+                f"{chosen.dtype} {tuple(chosen.shape)}"
+            )
+            raise ShapeError(message)
+        return tuple(
+            self._chain_of(picture, heads, mask.to(self.tensors[0].device))
+            for picture, mask in enumerate(chosen)
+        )
+
+    @abstractmethod
+    def _chain_of(
+        self, picture: int, heads: Heads, tokens: Tensor
+    ) -> AbstractTransition:
+        """The chain of one picture on some of its tokens."""
+
     @abstractmethod
     def transition(self, heads: Heads = None) -> AbstractTransition:
         """Returns the attention as a batch of chains.
+
+        Padding is a state like any other here; see `chains` for texts without it.
 
         Args:
             heads: A head (its axis is dropped), several heads, or all.
@@ -161,7 +210,20 @@ class DenseRecord(AbstractRecord):
 
     def transition(self, heads: Heads = None) -> AbstractTransition:
         self._check_chain()
-        matrix = self.probabilities(heads)
+        return self._checked(self.probabilities(heads))
+
+    @property
+    def live(self) -> Bool[Tensor, "pictures m"]:
+        return (self.matrix > 0).any(dim=(1, 2))
+
+    def _chain_of(
+        self, picture: int, heads: Heads, tokens: Tensor
+    ) -> AbstractTransition:
+        matrix = self.probabilities(heads)[picture][..., tokens, :][..., tokens]
+        return self._checked(matrix)
+
+    def _checked(self, matrix: Tensor) -> DenseTransition:
+        """Rows that sum to one, as a transition."""
         kept = matrix.detach().sum(-1)
         if float(kept.min()) < 1 - LARGEST_LOSS:
             message = (
@@ -215,6 +277,28 @@ class AttentionRecord(AbstractRecord):
     def tensors(self) -> tuple[Tensor, ...]:
         own = (self.q, self.k)
         return own if self.mask is None else (*own, self.mask)
+
+    @property
+    def live(self) -> Bool[Tensor, "pictures m"]:
+        n_pictures, _, _, n_keys = self.shape
+        if self.mask is None:
+            shape = (n_pictures, n_keys)
+            return torch.ones(shape, dtype=torch.bool, device=self.q.device)
+        seen = self.mask
+        if seen.dtype != torch.bool:
+            seen = seen > torch.finfo(seen.dtype).min / 2
+        return seen.any(dim=(1, 2)).expand(n_pictures, n_keys)
+
+    def _chain_of(
+        self, picture: int, heads: Heads, tokens: Tensor
+    ) -> AttentionTransition:
+        q, k, mask = self._with_heads(heads)
+        if mask is not None:
+            mask = mask.expand(q.shape[0], *mask.shape[1:])[picture]
+        whole = AttentionTransition(
+            q[picture], k[picture], scale=self.scale, mask=mask, causal=self.causal
+        )
+        return whole.restrict(tokens)
 
     def transition(self, heads: Heads = None) -> AttentionTransition:
         self._check_chain()
