@@ -52,6 +52,10 @@ NAMES = {
         normalised_cut recursive_cut refine_map segment_nearest segment_regions
         similarity strong_edges token_cut
     """,
+    "attnchain.nested": """
+        ConceptEncoder NestedConfig NestedTokens TrainingSettings concept_mask
+        draw_keeps explained_variance keep_prefix prefix_losses train
+    """,
     "attnchain.plot": """
         plot_heads plot_labels plot_map plot_picture plot_spectrum save_figure
         save_labels save_map segment_colors
