@@ -38,8 +38,8 @@ class TrainingSettings:
         ArgumentError: A setting is out of range.
     """
 
-    steps: int = 2500
-    batch_size: int = 128
+    steps: int = 2000
+    batch_size: int = 64
     learning_rate: float = 2e-3
     nested: bool = True
     drop: float = 0.1
