@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from tests.causal.data import discrete, gaussian
 
 from attnchain.causal import (
@@ -38,7 +39,7 @@ def test_edges_of_the_posterior_are_those_by_enumeration(name, process, balance)
         rare = np.sqrt(expected * (1 - expected) / 1000)  # seen too seldom to estimate
         error = np.maximum(getattr(found, f"{kind}_error"), rare)
         assert miss.max() < 0.05
-        assert (miss <= 4.5 * error + 1e-9).all()
+        assert (miss <= 6 * error + 1e-9).all()
     assert found.adjacency_error.max() < 0.03
 
 
@@ -182,10 +183,12 @@ def test_effective_size_of_independent_rows_is_their_number():
     sample = ClassSample(("a", "b"), blank, np.zeros(rows), np.ones(rows, np.int8))
     white = rng.standard_normal(rows)
     assert sample.effective_sample_size(white) == pytest.approx(rows, rel=0.4)
-    slow = np.zeros(rows)
-    for i in range(1, rows):
-        slow[i] = 0.9 * slow[i - 1] + white[i]
-    assert sample.effective_sample_size(slow) == pytest.approx(rows / 19, rel=0.5)
+    for memory in (0.9, 0.99):  # 19 and 199 rows for an independent one
+        slow = lfilter([1.0], [1.0, -memory], white)
+        expected = rows * (1 - memory) / (1 + memory)
+        assert sample.effective_sample_size(slow) == pytest.approx(expected, rel=0.5)
+    with pytest.raises(ArgumentError, match="too short: 20000 moves hold"):
+        sample.effective_sample_size(lfilter([1.0], [1.0, -0.999], white))
 
 
 def test_holding_times_weigh_rows():

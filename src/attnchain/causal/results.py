@@ -14,6 +14,11 @@ from attnchain.errors import ArgumentError
 
 _CHUNK = 4096
 _FEWEST_EVENTS = 100
+_BATCHES = 25
+"""For the errors of edges: few and long, since some edges change rarely."""
+_FEWEST_BATCHES = 12
+_DRAWS_PER_BATCH = 5
+"""Effective draws a batch must hold for its mean to be independent of the next."""
 
 
 class Edge(NamedTuple):
@@ -156,7 +161,7 @@ class ClassSample:
         Raises:
             ArgumentError: Fewer than 100 events.
         """
-        batches = self._batches()
+        batches = self._batches(_BATCHES)
         n = len(self.names)
         adjacency, directed = np.zeros((2, batches.shape[0], n, n))
         for low in range(0, len(self.graphs), _CHUNK):
@@ -191,15 +196,19 @@ class ClassSample:
         r"""Independent draws that would give the mean of `values` as precisely.
 
         $\mathrm{var}_\pi(f) / \mathrm{var}(\bar f)$, the latter from the means of
-        about the square root of the number of events batches of equal time. Use it on
-        a sample without its start (`after`) that is long against its correlation.
+        batches of equal time: at first as many as the square root of the number of
+        events, then half as many until each holds five effective draws. Use it on a
+        sample without its start (`after`).
 
         Args:
             values: One number for each row, for example `sample.n_edges`.
 
+        Returns:
+            The size; infinite where all batches have one mean.
+
         Raises:
             ArgumentError: Not one finite number for each row, values that never
-                change, or fewer than 100 events.
+                change, or a sample too short for twelve such batches.
         """
         values = np.asarray(values, dtype=float)
         if values.shape != self.log_holding.shape or not np.isfinite(values).all():
@@ -210,12 +219,22 @@ class ClassSample:
             raise ArgumentError(message)
         weights = self.weights
         variance = float(weights @ (values - weights @ values) ** 2)
-        means = self._batches() @ values
-        error = float(means.var(ddof=1)) / len(means)
-        if not variance or not error:
+        if not variance:
             message = "values never change over the sample: no size can be estimated"
             raise ArgumentError(message)
-        return variance / error
+        count = math.isqrt(len(values))
+        while count >= _FEWEST_BATCHES:
+            means = self._batches(count) @ values
+            spread = float(means.var(ddof=1))
+            size = variance * count / spread if spread else math.inf
+            if size >= _DRAWS_PER_BATCH * count:
+                return size
+            count //= 2
+        message = (
+            f"the sample is too short: {self.n_moves} moves hold fewer than "
+            f"{_DRAWS_PER_BATCH * _FEWEST_BATCHES} effective draws; run longer"
+        )
+        raise ArgumentError(message)
 
     def moves_per_independent_sample(
         self, values: Float[np.ndarray, " events"] | None = None
@@ -224,7 +243,7 @@ class ClassSample:
         values = self.n_edges if values is None else values
         return self.n_moves / self.effective_sample_size(values)
 
-    def _batches(self) -> Any:
+    def _batches(self, count: int) -> Any:
         """Sparse (batches, rows): weights within batches of equal time."""
         from scipy.sparse import csr_array
 
@@ -235,7 +254,6 @@ class ClassSample:
                 f"sample has {events}; run longer"
             )
             raise ArgumentError(message)
-        count = math.isqrt(events)
         ends = self.weights.cumsum()
         ends[-1] = 1.0
         cuts = np.union1d(ends, np.arange(1, count + 1) / count)
