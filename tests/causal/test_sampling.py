@@ -144,6 +144,47 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path):
         ClassSampler(UniformScore(3)).run(5, checkpoint=tmp_path / "no" / "run.npz")
 
 
+def test_a_checkpoint_never_replaces_another_run(tmp_path):
+    path = tmp_path / "run.npz"
+    sampler = ClassSampler(UniformScore(4), generator=1)
+    sampler.run(200, checkpoint=path)
+    sampler.run(300, checkpoint=path)  # more of the same run
+    kept = path.read_bytes()
+    for seed in (1, 2):  # this run from its start, and another one
+        with pytest.raises(ArgumentError, match="holds another run, or more"):
+            ClassSampler(UniformScore(4), generator=seed).run(10, checkpoint=path)
+    assert path.read_bytes() == kept
+    assert ClassSampler.load(path, UniformScore(4)).run(1).n_moves == 300
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ArgumentError, match="holds no run"):
+        sampler.run(10, checkpoint=tmp_path / "notes.txt")
+
+
+def test_a_score_that_is_no_number_is_refused():
+    class Broken:
+        names = ("a", "b", "c")
+
+        def local(self, node, parents):
+            return float("nan") if parents else 0.0
+
+    with pytest.raises(ArgumentError, match="is not a finite number"):
+        ClassSampler(Broken()).run(5)
+
+
+def test_your_own_score_is_sampled():
+    class Sparse:
+        names = ("a", "b", "c")
+
+        def local(self, node, parents):
+            return -1.0 * parents.bit_count()
+
+    exact = exact_posterior(Sparse())
+    found = ClassSampler(Sparse(), generator=1).run(4000).posterior()
+    weights = [np.exp(-graph.n_edges) for graph in exact.classes]
+    assert exact.probabilities == pytest.approx(np.array(weights) / sum(weights))
+    assert found.probabilities[0] == pytest.approx(exact.probabilities[0], abs=0.03)
+
+
 def test_progress_goes_to_standard_error(capsys):
     ClassSampler(UniformScore(3)).run(200)
     assert capsys.readouterr() == ("", "")
@@ -218,7 +259,10 @@ def test_pairs_are_a_table():
     [
         ({"process": "zig-zag"}, "process must be one of"),
         ({"balance": "min"}, "balance must be one of"),
-        ({"start": EquivalenceClass.empty(3)}, "they have 3 and 4"),
+        ({"start": EquivalenceClass.empty(3)}, "of 4 nodes"),
+        ({"start": np.zeros((4, 4))}, "of 4 nodes"),
+        # one directed edge is no completed graph
+        ({"start": EquivalenceClass((0, 1, 0, 0), (0,) * 4)}, "directs too much"),
         ({"generator": -1}, "numpy Generator or a seed"),
         ({"generator": "seed"}, "numpy Generator or a seed"),
         ({"generator": 1.5}, "numpy Generator or a seed"),

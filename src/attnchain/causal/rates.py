@@ -13,6 +13,7 @@ import numpy as np
 from attnchain.causal.equivalence import EquivalenceClass
 from attnchain.causal.moves import DELETE, INSERT, Move, MoveTable, list_moves
 from attnchain.causal.scores import Score, UniformScore
+from attnchain.errors import ArgumentError
 
 Balance = Literal["metropolis", "sqrt", "barker"]
 """g(t): min(1, t), the square root of t, or t / (1 + t)."""
@@ -80,6 +81,13 @@ class Rates:
     def _listed(self, graph: EquivalenceClass, kind: int) -> Outlook:
         moves = list(list_moves(graph, kind))
         ratios = np.array([self.log_ratio(graph, move) for move in moves])
+        if not np.isfinite(ratios).all():
+            worst = moves[int(np.flatnonzero(~np.isfinite(ratios))[0])]
+            message = (
+                f"the score of {worst} out of {graph!r} is not a finite number; "
+                "score.local must be finite for every node and set of parents"
+            )
+            raise ArgumentError(message)
         return Outlook(moves, log_balance(ratios, self._balance))
 
     def log_ratio(self, graph: EquivalenceClass, move: Move) -> float:

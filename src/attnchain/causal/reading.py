@@ -57,7 +57,7 @@ def read_table(data: Any) -> tuple[list[np.ndarray], tuple[str, ...]]:
         ArgumentError: Not a table, fewer than two rows, no column, names given twice,
             or a missing value.
     """
-    if hasattr(data, "columns"):
+    if hasattr(data, "columns") and hasattr(data, "iloc"):
         names = tuple(str(name) for name in data.columns)
         columns = [np.asarray(data.iloc[:, i]) for i in range(len(names))]
     else:

@@ -1,13 +1,10 @@
 """Sampling classes: a run that can be prolonged, watched, saved and taken up again."""
 
-import io
 import json
-import math
 import time
 from numbers import Integral
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,20 +13,11 @@ from attnchain.causal.moves import INSERT, moved
 from attnchain.causal.process import PROCESSES, Process, next_event
 from attnchain.causal.rates import BALANCES, Balance, Rates
 from attnchain.causal.results import ClassSample
+from attnchain.causal.saving import fingerprint, read_run, restored, write_run
 from attnchain.causal.scores import Score
 from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError
-from attnchain.files import write_whole
 
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    BadZipFile,
-)
 _SAVE_EVERY = 30.0
 """Seconds between two writings of a checkpoint."""
 _SHOW_EVERY = 64
@@ -71,14 +59,7 @@ class ClassSampler:
         self.score = score
         self.process: Process = process
         self.balance: Balance = balance
-        n = len(score.names)
-        self._graph = EquivalenceClass.empty(n) if start is None else start
-        if n < 2 or self._graph.n_nodes != n:
-            message = (
-                f"a sampler needs at least two nodes and a start with as many as the "
-                f"score; they have {self._graph.n_nodes} and {n}"
-            )
-            raise ArgumentError(message)
+        self._graph = _checked_start(start, len(score.names))
         self._direction = INSERT
         self._generator = _as_generator(generator)
         self._rates = Rates(score, balance)
@@ -98,18 +79,21 @@ class ClassSampler:
 
         Args:
             moves: Number of moves since the start, earlier calls included.
-            checkpoint: File the run is written to every half minute and at the end,
-                for `load`.
+            checkpoint: File the run is written to at once, every half minute and at
+                the end, for `load`. Another run in it is never written over.
             progress: Show a bar on standard error.
 
         Returns:
             The whole path so far.
 
         Raises:
-            ArgumentError: Not a whole number of at least 1.
+            ArgumentError: Not a whole number of at least 1, or the checkpoint holds
+                something else than an earlier state of this run.
             OutputError: The checkpoint cannot be written.
         """
         check_whole(moves, "moves")
+        if checkpoint:
+            self._claim(Path(checkpoint))
         saved = time.monotonic()
         with _Bar(moves, shown=progress) as bar:
             while self._moves < moves:
@@ -135,19 +119,16 @@ class ClassSampler:
             "process": self.process,
             "balance": self.balance,
             "direction": self._direction,
-            "target": _fingerprint(self.score),
+            "target": fingerprint(self.score),
             "generator": self._generator.bit_generator.state,
             "graph": [list(self._graph.parents), list(self._graph.neighbors)],
         }
-        content = io.BytesIO()
-        np.savez(
-            content,
-            settings=np.array(json.dumps(settings, default=_plain)),
-            graphs=np.frombuffer(b"".join(self._graphs), np.uint8),
-            log_holding=np.array(self._log_holding),
-            changes=np.array(self._changes, dtype=np.int8),
-        )
-        write_whole(Path(path), content.getvalue())
+        rows = {
+            "graphs": np.frombuffer(b"".join(self._graphs), np.uint8),
+            "log_holding": np.array(self._log_holding),
+            "changes": np.array(self._changes, dtype=np.int8),
+        }
+        write_run(Path(path), settings, rows)
 
     @classmethod
     def load(cls, path: str | Path, score: Score) -> "ClassSampler":
@@ -160,30 +141,34 @@ class ClassSampler:
         Raises:
             ArgumentError: No run can be read from the file, or it is of another target.
         """
-        try:
-            with Path(path).open("rb") as stream, np.load(stream) as file:
-                parts = {name: file[name] for name in file.files}
-            settings = json.loads(str(parts["settings"]))
-            sampler = cls(
-                score,
-                process=settings["process"],
-                balance=settings["balance"],
-                generator=_restored(settings["generator"]),
-            )
-            target = settings["target"]
-        except ArgumentError:
-            raise
-        except _UNREADABLE as error:
-            message = f"{path} holds no run that can be taken up: {error}"
-            raise ArgumentError(message) from error
-        if target != _fingerprint(score):
+        parts = read_run(Path(path))
+        settings = json.loads(str(parts["settings"]))
+        if settings["target"] != fingerprint(score):
             message = (
                 f"the run in {path} is of another target (names, data or settings of "
                 "the score differ); give the score it was made with"
             )
             raise ArgumentError(message)
+        sampler = cls(
+            score,
+            process=settings["process"],
+            balance=settings["balance"],
+            generator=restored(settings["generator"]),
+        )
         sampler._restore(settings, parts)
         return sampler
+
+    def _claim(self, path: Path) -> None:
+        """Writes the checkpoint, unless that would lose another run."""
+        if path.exists():
+            rows = read_run(path)["graphs"].tobytes()
+            if not b"".join(self._graphs).startswith(rows):
+                message = (
+                    f"{path} holds another run, or more of this one: take it up with "
+                    "ClassSampler.load, or choose another file"
+                )
+                raise ArgumentError(message)
+        self.save(path)
 
     def _restore(self, settings: dict[str, Any], parts: dict[str, np.ndarray]) -> None:
         self._graph = EquivalenceClass(*map(tuple, settings["graph"]))
@@ -249,6 +234,20 @@ def check_choice(value: object, name: str, choices: tuple[str, ...]) -> None:
         raise ArgumentError(f"{name} must be one of {choices}, but is {value!r}")
 
 
+def _checked_start(start: EquivalenceClass | None, n: int) -> EquivalenceClass:
+    if n < 2:
+        raise ArgumentError(f"a sampler needs at least two nodes; the score has {n}")
+    if start is None:
+        return EquivalenceClass.empty(n)
+    if not isinstance(start, EquivalenceClass) or start.n_nodes != n:
+        message = f"start must be an EquivalenceClass of {n} nodes, but is {start!r}"
+        raise ArgumentError(message)
+    if EquivalenceClass.from_graph(start.to_matrix()) != start:
+        message = f"start must be a completed graph: {start!r} directs too much"
+        raise ArgumentError(message)
+    return start
+
+
 def _as_generator(generator: object) -> np.random.Generator:
     if isinstance(generator, np.random.Generator):
         return generator
@@ -256,21 +255,3 @@ def _as_generator(generator: object) -> np.random.Generator:
         return np.random.default_rng(int(generator))
     message = f"generator must be a numpy Generator or a seed >= 0, not {generator!r}"
     raise ArgumentError(message)
-
-
-def _restored(state: dict[str, Any]) -> np.random.Generator:
-    generator = getattr(np.random, state["bit_generator"])()
-    generator.state = state
-    return np.random.Generator(generator)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist()
-
-
-def _fingerprint(score: Score) -> list[Any]:
-    """Tells targets apart: names, and the nodes' scores without and with a parent."""
-    n = len(score.names)
-    alone = math.fsum(score.local(v, 0) for v in range(n))
-    chain = math.fsum(score.local(v, 1 << (v - 1)) for v in range(1, n))
-    return [list(score.names), alone, chain]
