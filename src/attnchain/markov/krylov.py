@@ -225,7 +225,7 @@ class _Krylov:
         m, b = self.size, self.block
         known, new = self.rows[: 1 + m + b], slice(m, m + b)
         image = chain.pull(known[-b:]) if side == "pull" else chain.push(known[-b:])
-        largest = max(1.0, float(torch.linalg.vector_norm(image, dim=-1).max()))
+        largest = torch.linalg.vector_norm(image, dim=-1).max()
         first = image @ known.T
         image.addmm_(first, known, alpha=-1)
         second = image @ known.T
@@ -235,7 +235,7 @@ class _Krylov:
         self.matrix[m + b : m + 2 * b, new] = self._append(image, known, largest)
         self.size, self.products = m + b, self.products + b
 
-    def _append(self, image: Tensor, known: Tensor, largest: float) -> np.ndarray:
+    def _append(self, image: Tensor, known: Tensor, largest: Tensor) -> np.ndarray:
         """The next block of rows, and E with image^T = rows^T E but for rounding.
 
         Directions in which the image has vanished are deflated: their part of E is
@@ -249,7 +249,7 @@ class _Krylov:
         check_finite(image, "a product of the chain")
         q, r = torch.linalg.qr(image.T)
         u, sizes, v = np.linalg.svd(r.double().cpu().numpy())
-        alive = int((sizes > largest * self.noise).sum())
+        alive = int((sizes > max(1.0, float(largest)) * self.noise).sum())
         if alive < b:
             self.deflated = max(self.deflated, float(sizes[alive]))
             self.deflated_at = min(self.deflated_at, self.products + b)

@@ -83,14 +83,14 @@ class OrderedSchur:
 
 def eigenvalues(triangular: np.ndarray) -> np.ndarray:
     """Eigenvalues of a real Schur form in its own order, pairs with + first."""
-    values: list[complex] = []
-    for i in _blocks(triangular, 0)[0]:
-        if i + 1 < len(triangular) and triangular[i + 1, i] != 0:
-            pair = np.linalg.eigvals(triangular[i : i + 2, i : i + 2])
-            values.extend(sorted(pair, key=lambda z: -z.imag))
-        else:
-            values.append(complex(triangular[i, i]))
-    return np.array(values, dtype=complex)
+    values = np.diagonal(triangular).astype(complex)
+    i = np.flatnonzero(np.diagonal(triangular, -1))
+    half = (triangular[i, i] - triangular[i + 1, i + 1]) / 2
+    products = triangular[i, i + 1] * triangular[i + 1, i]
+    roots = np.sqrt((half**2 + products).astype(complex))
+    middle = (triangular[i, i] + triangular[i + 1, i + 1]) / 2
+    values[i], values[i + 1] = middle + roots, middle - roots
+    return values
 
 
 def ordered_schur(matrix: np.ndarray, wanted: int) -> OrderedSchur:

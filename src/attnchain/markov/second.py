@@ -121,7 +121,7 @@ def _of_chain(chain: AbstractTransition, tolerance: float) -> _Found:
             return _largest_after_the_one(working.matrix.diagonal(), rounding)
         if parts(working.matrix) is not None:
             return _of_parts(chain, tolerance)
-    return _iterated(chain, tolerance)
+    return _iterated(chain, working, rounding, tolerance)
 
 
 def _of_causal(chain: AttentionTransition, tolerance: float) -> _Found:
@@ -149,11 +149,11 @@ def _of_parts(chain: AbstractTransition, tolerance: float) -> _Found:
     exact = stored_evenly(chain.to(torch.float64))
     whole: Parts | None = parts(exact.to_dense())
     if whole is None:  # what single precision lost connects it
-        return _iterated(exact, tolerance)
+        return _iterated(exact, exact, typical_row_error(exact), tolerance)
     if whole.closed > 1:
         return _Found(1 + 0j, 0.0, 1)
-    found = [_iterated(part, tolerance) for part in whole.chains]
     rounding = typical_row_error(exact)
+    found = [_iterated(part, part, rounding, tolerance) for part in whole.chains]
     found += [_Found(complex(x), x * rounding, 0) for x in whole.alone.tolist()]
     largest = max(found, key=lambda one: abs(one.value))
     reach = max(abs(one.value) + one.error for one in found)
@@ -162,15 +162,19 @@ def _of_parts(chain: AbstractTransition, tolerance: float) -> _Found:
     return _Found(largest.value, error, products)
 
 
-def _iterated(chain: AbstractTransition, tolerance: float) -> _Found:
+def _iterated(
+    chain: AbstractTransition,
+    working: AbstractTransition,
+    rounding: float,
+    tolerance: float,
+) -> _Found:
     """By block Krylov-Schur; in double precision where single does not suffice."""
-    working, rounding = worked_with(chain, tolerance)
-    goal = tolerance / 2
-    found = leading_subspace(working, 1, goal, _MAX_PRODUCTS, conditioned=True)
+    found = leading_subspace(working, 1, tolerance / 2, _MAX_PRODUCTS, conditioned=True)
     products = found.products
     error = float(estimated_errors(working, found, rounding)[0])
     if error > tolerance and working.dtype != torch.float64:
-        again = _iterated(chain.to(torch.float64), tolerance)
+        exact = stored_evenly(chain.to(torch.float64))
+        again = _iterated(exact, exact, typical_row_error(exact), tolerance)
         return replace(again, products=products + again.products)
     first = complex(found.pairs.values[0])
     value = complex(inside_the_circle(found.pairs.values)[0])

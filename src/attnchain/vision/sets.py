@@ -79,7 +79,7 @@ def segment_sets(
 
     Args:
         attention: What `read_attention` returned.
-        sets: Number of sets; where the eigenvalues drop most when not given.
+        sets: Number of sets; those that stand out most when not given.
 
     Returns:
         `SetSegmentation`, numbered by decreasing stationary mass.
