@@ -98,10 +98,11 @@ def _collected(found: list[_Found], transition: AbstractTransition) -> SecondEig
         return torch.tensor(values, dtype=dtype, device=device).view(batch)
 
     value = field([one.value for one in found], torch.complex128)
+    told = torch.finfo(transition.dtype).eps  # the modulus is rounded to the dtype
     return SecondEigenvalue(
         value.abs().clamp_max(1).to(transition.dtype),
         value,
-        field([one.error for one in found], transition.dtype),
+        field([one.error + told * abs(one.value) for one in found], transition.dtype),
         field([one.products for one in found], torch.int64),
     )
 
