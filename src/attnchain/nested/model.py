@@ -170,7 +170,7 @@ class NestedTokens(nn.Module):
             pictures: x, pixels in [-1, 1].
             keep: How many leading tokens the decoder sees.
             t: Share of noise.
-            noise: $\\epsilon$.
+            noise: $\epsilon$.
         """
         tokens = keep_prefix(self.encode(pictures), keep, self.null)
         amount = t[:, None, None, None]

@@ -137,7 +137,8 @@ class _Run:
         keep = draw_keeps(rows, tokens, generator, nested=s.nested, drop=s.drop)
         t, noise = _noise(rows, self.model, generator)
         t = t if s.flow else torch.ones_like(t)
-        loss = self.model.errors(pictures[chosen], keep, t, noise).mean()
+        batch = pictures[chosen].to(t.device)
+        loss = self.model.errors(batch, keep, t, noise).mean()
         if not bool(loss.isfinite()):
             message = (
                 f"the loss became {float(loss.detach())} in step {self.step + 1}; use "
@@ -209,16 +210,17 @@ def prefix_losses(
     for part in pictures.split(_AT_A_TIME):
         t, noise = _noise(len(part), model, generator)
         for keep in range(len(totals)):
-            totals[keep] += model.errors(part, keep, t, noise).double().sum()
+            totals[keep] += float(model.errors(part.to(t.device), keep, t, noise).sum())
     return totals / len(pictures)
 
 
 def _noise(
     rows: int, model: NestedTokens, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Strengths in (0, 1] and noise."""
+    """Strengths in (0, 1] and noise, where the model is."""
     t = 1 - torch.rand(rows, generator=generator)
-    return t, torch.randn((rows, *model.config.shape), generator=generator)
+    noise = torch.randn((rows, *model.config.shape), generator=generator)
+    return t.to(model.null.device), noise.to(model.null.device)
 
 
 def _shown(steps: Iterator[int], total: int) -> Iterator[int]:
