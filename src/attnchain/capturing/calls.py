@@ -1,7 +1,7 @@
 """What is running: modules with their arguments, and one call of fused attention."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attnchain.errors import UnsupportedModelError
 
 SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
+FLOATING = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 # torch.nn.attention.bias.CausalBias; importing the class takes seconds.
 CAUSAL_BIAS = "CausalBias"
@@ -56,10 +57,9 @@ class RunningModule:
         value = self.argument(name)
         return value if isinstance(value, Tensor) else None
 
-    def tensors(self) -> Iterator[Tensor]:
-        """All numbers it was given, one after another."""
-        for value in (*self.args, *self.kwargs.values()):
-            yield from floating(value)
+    def tensors(self) -> list[Tensor]:
+        """All numbers it was given."""
+        return floating((*self.args, *self.kwargs.values()))
 
     def gives_another_sequence(self) -> bool:
         """Tells whether an argument is named as the keys' own sequence."""
@@ -193,14 +193,16 @@ def heads_last(tensor: Tensor, heads: int | None) -> Tensor:
     return tensor.movedim(1, -3) if second else tensor
 
 
-def floating(value: Any) -> Iterator[Tensor]:
-    """The tensors of numbers in an argument, or in the tuple or list it is."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() and value.ndim > 1:
-            yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from floating(part)
+def floating(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors of numbers among some arguments, and in tuples or lists of them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.dtype in FLOATING and value.ndim > 1:
+                found.append(value)
+        elif isinstance(value, tuple | list):
+            found += floating(value)
+    return found
 
 
 @lru_cache(maxsize=256)

@@ -15,6 +15,10 @@ from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.recorder import Recorder
 
 PRODUCTS = (torch.bmm, torch.baddbmm)
+READING = frozenset(
+    (Tensor.dtype.__get__, Tensor.shape.__get__, Tensor.ndim.__get__, Tensor.size)  # pyright: ignore
+)
+"""Asked so often, by modules and by hooks, that looking closer would take its time."""
 OTHER_KERNELS = (
     "flex_attention",
     "_flash_attn_forward",
@@ -38,7 +42,7 @@ class Interception(TorchFunctionMode):
     ) -> Any:
         """Runs a torch function; attention of the model is seen first."""
         kwargs = kwargs or {}
-        if not self.recorder.running:
+        if not self.recorder.running or func in READING:
             return func(*args, **kwargs)
         if func is functional.multi_head_attention_forward:
             return self._multi_head(args, kwargs)

@@ -30,7 +30,7 @@ class Provenance:
     def __init__(self) -> None:
         self._origins: Any = WeakIdKeyDictionary()
         self._packed: Any = WeakIdKeyDictionary()
-        self._arguments: dict[int, tuple[Tensor, ...]] = {}
+        self._arguments: dict[int, list[Tensor]] = {}
         self._lengths: dict[Kind, set[int]] = {"self": set(), "joint": set()}
 
     def begin(self) -> None:
@@ -42,7 +42,7 @@ class Provenance:
         """Notes the arguments of a module that starts to run."""
         if is_plain(running.module):
             return
-        given = tuple(running.tensors())
+        given = running.tensors()
         self._arguments[running.serial] = given
         for number, tensor in enumerate(given):
             new = frozenset([(running.serial, number)])
@@ -57,11 +57,13 @@ class Provenance:
         """Notes what a torch function computed from what."""
         if not self._arguments:
             return
-        given = [*floating(args), *floating(tuple(kwargs.values()))]
-        origin = self._live(NOWHERE.union(*map(self.of, given)))
-        if origin:
-            written = args[:1] if func is Tensor.__setitem__ else result
-            for tensor in floating(written):
+        given = floating((*args, *kwargs.values()))
+        origins = {self._origins.get(one) for one in given}
+        origins.discard(None)
+        if origins:
+            origin = self._live(NOWHERE.union(*origins))
+            written = args[0] if func is Tensor.__setitem__ else result
+            for tensor in floating((written,)):
                 self._origins[tensor] = origin
         if func in RESHAPING and isinstance(result, Tensor):
             self._note_packing(given[:1], result)
@@ -168,7 +170,10 @@ class Provenance:
         return False
 
     def _live(self, origin: Origin) -> Origin:
-        return frozenset(one for one in origin if one[0] in self._arguments)
+        live = self._arguments
+        if all(one[0] in live for one in origin):
+            return origin
+        return frozenset(one for one in origin if one[0] in live)
 
     def _note_packing(self, given: Sequence[Tensor], result: Tensor) -> None:
         """Notes `(B, H, 1, d)` that became `(B, groups, H / groups, d)`."""

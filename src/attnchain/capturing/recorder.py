@@ -183,10 +183,10 @@ class Recorder:
         """Tells whether a module given tokens attends from channel to channel."""
         running = self.running[-1]
         heads = running.heads()
-        given = next(running.tensors(), None)
-        if heads is None or given is None or given.ndim != 3:
+        given = running.tensors()
+        if heads is None or not given or given[0].ndim != 3:
             return False
-        n_tokens, width = given.shape[-2:]
+        n_tokens, width = given[0].shape[-2:]
         return lengths == (width // heads,) * 2 and n_tokens not in lengths
 
     def _parts(self, n_pictures: int) -> list[Part]:
