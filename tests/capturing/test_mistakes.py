@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
-from tests.capturing.modules import Layers, sequence
+import torch
+from tests.capturing.modules import Attending, Layers, sequence
 
 from attnchain.capturing import TokenGrid, capture
 from attnchain.errors import (
     ArgumentError,
+    CaptureError,
+    ChainError,
     GridError,
     NothingCapturedError,
     SiteNotFoundError,
@@ -80,3 +83,38 @@ def test_a_grid_function_that_knows_some_modules_only():
     assert attention[1].grid == TokenGrid(1, 5)
     with pytest.raises(GridError, match="a function of a module's name"):
         _ = attention[0].grid
+
+
+def test_a_mistake_in_a_call_is_torchs_own():
+    model = Attending()
+    with pytest.raises(RuntimeError) as plain:
+        model(X, X[..., :3], X)
+    with pytest.raises(RuntimeError) as inside, capture(model):
+        model(X, X[..., :3], X)
+    assert str(plain.value) == str(inside.value)
+    assert not isinstance(inside.value, ChainError)
+
+
+def test_what_goes_wrong_in_reading_is_an_error_of_ours():
+    def grid(name, n):
+        raise ZeroDivisionError(f"{name} {n}")
+
+    model = Layers(1)
+    with (
+        pytest.raises(
+            CaptureError, match=r"scaled_dot.* in layers\.0 could not .*Zero"
+        ),
+        capture(model, grid=grid),
+    ):
+        model(X)
+
+
+def test_meta_tensors_of_a_whole_model():
+    with torch.device("meta"):
+        model = torch.nn.TransformerDecoder(
+            torch.nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 2
+        )
+        x, memory = torch.empty(1, 5, 8), torch.empty(1, 5, 8)
+    with capture(model) as attention, torch.no_grad():
+        model(x, memory)
+    assert [r.site.kind for r in attention] == ["self", "cross"] * 2

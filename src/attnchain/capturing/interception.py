@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.recorder import Recorder
+from attnchain.errors import CaptureError, ChainError
 
 PRODUCTS = (torch.bmm, torch.baddbmm)
 READING = frozenset(
@@ -46,16 +47,42 @@ class Interception(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is functional.multi_head_attention_forward:
             return self._multi_head(args, kwargs)
-        self._look_at(func, args, kwargs)
+        self._look(func, args, kwargs)
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor | tuple | list | None):
             return result
         if func in PRODUCTS:
             WEIGHING_HEADS.set(None)
-        self.recorder.provenance.follow(func, args, kwargs, result)
-        if not INSIDE_MULTI_HEAD.get():
-            self.recorder.follow(func, args or tuple(kwargs.values()), result)
+        self._follow(func, args, kwargs, result)
         return result
+
+    def _look(self, func: Callable, args: Any, kwargs: dict) -> None:
+        """Sees attention; a mistake in the model's own call is raised by the call."""
+        try:
+            self._look_at(func, args, kwargs)
+        except ChainError:
+            raise
+        except Exception as error:
+            func(*args, **kwargs)
+            raise self._failed(func, error) from error
+
+    def _follow(self, func: Callable, args: Any, kwargs: dict, result: Any) -> None:
+        try:
+            self.recorder.provenance.follow(func, args, kwargs, result)
+            if not INSIDE_MULTI_HEAD.get():
+                self.recorder.follow(func, args or tuple(kwargs.values()), result)
+        except ChainError:
+            raise
+        except Exception as error:
+            raise self._failed(func, error) from error
+
+    def _failed(self, func: Callable, error: Exception) -> CaptureError:
+        name = self.recorder.running[-1].name or "the model"
+        return CaptureError(
+            f"{getattr(func, '__name__', func)} in {name} could not be read "
+            f"({type(error).__name__}: {error}); capture a part of the model without "
+            f"it, and please report the call"
+        )
 
     def _look_at(self, func: Callable, args: Any, kwargs: dict) -> None:
         if func is functional.scaled_dot_product_attention:
