@@ -12,10 +12,10 @@ from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 
 
 def check_floating(tensor: Tensor, name: str) -> None:
-    """Raises ShapeError unless the argument is a real floating-point tensor."""
+    """Raises ArgumentError unless it is a tensor, ShapeError unless of real floats."""
     if not isinstance(tensor, Tensor):
         message = f"{name} must be a torch tensor, but is {type(tensor).__name__}"
-        raise ShapeError(message)
+        raise ArgumentError(message)
     if not tensor.is_floating_point():
         message = f"{name} must be a floating-point tensor, but has {tensor.dtype}"
         raise ShapeError(message)
@@ -34,22 +34,28 @@ def check_finite(tensor: Tensor, name: str) -> None:
         raise NotStochasticError(message)
 
 
-def check_rows(matrix: Tensor, tolerance: float) -> None:
-    """Raises NotStochasticError unless entries are >= 0 and rows sum to one."""
+def check_rows(matrix: Tensor, sums: Tensor, tolerance: float) -> None:
+    """Raises NotStochasticError unless entries are >= 0 and rows sum to one.
+
+    Args:
+        matrix: Transition matrices.
+        sums: Their row sums in float64.
+        tolerance: Largest deviation of a sum from one.
+    """
     check_finite(matrix, "the transition matrix")
     smallest = float(matrix.min())
-    deviation = (matrix.sum(-1, dtype=torch.float64) - 1).abs()
+    deviation = (sums - 1).abs()
     worst = float(deviation.max())
     if smallest >= 0 and worst <= tolerance:
         return
     row = torch.unravel_index(deviation.argmax(), deviation.shape)
     row_index = tuple(int(i) for i in row)
-    total = float(matrix[row_index].sum(dtype=torch.float64))
     message = (
         "rows of a transition matrix must be >= 0 and sum to one within "
-        f"{tolerance:g}; row {row_index} sums to {total:.6g} (off by {worst:.2g}) and "
-        f"the smallest entry is {smallest:.3g}. If the entries are weights rather than "
-        "probabilities, pass them through attnchain.operators.normalize_rows"
+        f"{tolerance:g}; row {row_index} sums to {float(sums[row_index]):.6g} (off by "
+        f"{worst:.2g}) and the smallest entry is {smallest:.3g}. If the entries are "
+        "weights rather than probabilities, pass them through "
+        "attnchain.operators.normalize_rows"
     )
     raise NotStochasticError(message)
 

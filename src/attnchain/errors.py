@@ -44,6 +44,10 @@ class ConvergenceError(ChainError, RuntimeError):
         self.result = result
 
 
+class DerivativeError(ChainError, RuntimeError):
+    """A derivative was asked for that is not computed; nothing is left out silently."""
+
+
 class ToleranceError(ChainError, ValueError):
     """The tolerance is below what the arithmetic can certify; the floor is named."""
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.operators.builders import queries_and_keys, random_rows
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from attnchain.operators import (
     AttentionTransition,
@@ -15,6 +15,7 @@ from attnchain.operators import (
     Power,
     Product,
     Restricted,
+    Reversed,
 )
 
 MASK = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 1]]).bool()
@@ -64,6 +65,33 @@ def test_products_with_attention(settings, backend, side):
 
 
 @pytest.mark.parametrize("side", ["push", "pull"])
+@pytest.mark.parametrize("backend", ["auto", "tiled"])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_second_derivatives_of_products_with_attention(settings, backend, side):
+    q, k = tracked(4, 2)
+    v = weights_like(AttentionTransition(q, k), 2).requires_grad_()
+
+    def product(q, k, v):
+        chain = AttentionTransition(q, k, backend=backend, **settings)
+        return getattr(chain, side)(v)
+
+    assert gradgradcheck(product, (q, k, v))
+
+
+def test_a_loss_linear_in_the_product_has_its_second_derivative():
+    q, k = tracked(4, 2)
+    v, target = torch.rand(2, 4, dtype=torch.float64)
+    chain = AttentionTransition(q, k)
+    (first,) = torch.autograd.grad(chain.push(v) @ target, q, create_graph=True)
+    plain = v @ torch.softmax(q @ k.T * 2**-0.5, -1) @ target
+    (expected,) = torch.autograd.grad(plain, q, create_graph=True)
+    weights = torch.arange(8.0).view(4, 2).double()
+    found = torch.autograd.grad((first * weights).sum(), (q, k))
+    wanted = torch.autograd.grad((expected * weights).sum(), (q, k))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("side", ["push", "pull"])
 @pytest.mark.parametrize("combine", COMBINATORS.values(), ids=COMBINATORS.keys())
 def test_products_with_what_is_made_of_attention(combine, side):
     q, k = tracked(2, 4, 3)
@@ -98,6 +126,34 @@ def test_products_with_a_stored_matrix(side):
         return getattr(DenseTransition(logits.softmax(-1)), side)(v)
 
     assert gradcheck(product, (logits, v))
+
+
+@pytest.mark.parametrize("combine", COMBINATORS.values(), ids=COMBINATORS.keys())
+@pytest.mark.parametrize("ask", ["push", "pull", "to_dense"])
+def test_the_entries_of_a_stored_matrix_are_divided_by_their_row_sums(combine, ask):
+    matrix = torch.from_numpy(random_rows(2, 4, 4)).requires_grad_()
+
+    def product(matrix):
+        chain = combine(DenseTransition(matrix, atol=1e-2))
+        given = [] if ask == "to_dense" else [weights_like(chain)]
+        return getattr(chain, ask)(*given)
+
+    assert gradcheck(product, matrix, eps=1e-5)
+    assert gradgradcheck(product, matrix, eps=1e-5, atol=1e-4)
+
+
+def test_weights_personalization_and_pi_have_gradients():
+    heads = DenseTransition(torch.from_numpy(random_rows(2, 3, 3)))
+    uniform = DenseTransition(torch.full((3, 3), 1 / 3).double())
+    v, third = torch.rand(3).double(), torch.full((3,), 1 / 3).double()
+
+    def product(w, jump, pi):
+        mixed = Damped(Mixture([heads], [w.softmax(0)]), 0.7, jump.softmax(0))
+        near = third + 1e-4 * (pi - pi.mean())
+        return mixed.push(v) + Reversed(uniform, near).pull(v)
+
+    given = [torch.linspace(0, 1, n).double().requires_grad_() for n in (2, 3, 3)]
+    assert gradcheck(product, given, atol=1e-8)
 
 
 def test_gradients_through_several_tiles_equal_those_of_the_softmax():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators import to_scipy
 from attnchain.testing import assert_adjoint, assert_stochastic
 
@@ -125,7 +125,7 @@ def test_vectors_that_do_not_fit_are_refused(pair, side):
             product(torch.zeros(shape))
     with pytest.raises(ShapeError, match="floating"):
         product(torch.zeros(n, dtype=torch.long))
-    with pytest.raises(ShapeError, match="tensor"):
+    with pytest.raises(ArgumentError, match="tensor"):
         product([0.0] * n)
 
 

@@ -108,5 +108,5 @@ def test_unknown_weights_are_refused(heads):
 
 
 def test_nothing_to_mix_is_refused():
-    with pytest.raises(ShapeError):
+    with pytest.raises(ArgumentError, match="at least one"):
         mix([], "uniform")

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.operators.builders import queries_and_keys
+from tests.operators.builders import queries_and_keys, random_rows
 from torch.autograd import gradcheck
 
-from attnchain.errors import NumericalWarning
+from attnchain.errors import DerivativeError, NumericalWarning
 from attnchain.markov import implicit, stationary
 from attnchain.operators import (
     AttentionTransition,
@@ -63,6 +63,39 @@ def test_token_rank_of_a_stored_matrix_and_of_a_mixture():
         return stationary(Damped(Mixture([heads], [weights]), 0.9)).distribution
 
     assert gradcheck(rank, logits)
+
+
+@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS.keys())
+def test_token_rank_in_the_entries_of_a_stored_matrix(make):
+    matrix = torch.from_numpy(random_rows(2, 5, 5)).requires_grad_()
+
+    def rank(matrix):
+        chain = make(DenseTransition(matrix, atol=1e-2))
+        return stationary(chain, tolerance=1e-9).distribution
+
+    assert gradcheck(rank, matrix, eps=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_a_stored_matrix_is_that_of_the_divided_one():
+    matrix = torch.from_numpy(random_rows(5, 5)).requires_grad_()
+    target = torch.linspace(-1, 1, 5).double()
+    loss = stationary(Damped(DenseTransition(matrix), 0.9)).distribution @ target
+    rows = matrix / matrix.sum(-1, keepdim=True)
+    system = torch.eye(5).double() - 0.9 * rows
+    plain = torch.linalg.solve(system.T, torch.full((5,), 0.1 / 5).double()) @ target
+    found, expected = (torch.autograd.grad(x, matrix) for x in (loss, plain))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS.keys())
+@pytest.mark.parametrize("linear", [False, True])
+def test_second_derivatives_are_refused(make, linear):
+    q, k = tracked(2, 5, 3)
+    pi = stationary(make(AttentionTransition(q, k))).distribution
+    loss = pi[..., 0].sum() if linear else pi.square().sum()
+    (first,) = torch.autograd.grad(loss, q, create_graph=True)
+    with pytest.raises(DerivativeError, match="second derivatives"):
+        torch.autograd.grad(first.square().sum(), q)
 
 
 @pytest.mark.parametrize("outgoing", [False, True])

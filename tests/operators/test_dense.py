@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import DenseTransition
 
 
@@ -70,12 +70,25 @@ def test_the_tolerance_is_that_of_the_precision(dtype, off):
 
 def test_a_tolerance_of_ones_own():
     matrix = torch.tensor([[0.5, 0.45], [0.5, 0.5]])
-    assert DenseTransition(matrix, atol=0.1).to_dense()[0, 1] == matrix[0, 1]
+    assert DenseTransition(matrix, atol=0.1).to_dense()[0, 1] == matrix[0, 1] / 0.95
     with pytest.raises(NotStochasticError):
         DenseTransition(matrix, atol=0.01)
 
 
-def test_entries_are_kept_as_given():
-    matrix = torch.tensor([[0.3334, 0.6667], [0.5, 0.5]])
-    kept = DenseTransition(matrix, atol=1e-3).to_dense()
-    torch.testing.assert_close(kept, matrix, atol=0, rtol=0)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_rows_are_divided_by_their_sums_in_double_precision(dtype):
+    rows = torch.randn(20, 20, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    given = rows.to(dtype)
+    exact = given.double() / given.double().sum(-1, keepdim=True)
+    chain = DenseTransition(given)
+    assert chain.matrix.double().equal(given.double())
+    wide = chain.to(torch.float64)
+    torch.testing.assert_close(wide.to_dense(), exact, atol=1e-16, rtol=0)
+    again = DenseTransition.trusted(given.float()).to(torch.float64)
+    torch.testing.assert_close(again.to_dense(), exact, atol=1e-16, rtol=0)
+
+
+@pytest.mark.parametrize("atol", [0, -1.0, float("nan"), "1e-3"])
+def test_a_tolerance_is_a_positive_number(atol):
+    with pytest.raises(ArgumentError, match="atol"):
+        DenseTransition(torch.eye(2), atol=atol)

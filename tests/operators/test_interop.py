@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.operators.builders import random_rows
 
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import (
     DenseTransition,
     as_transition,
@@ -29,7 +29,7 @@ def test_arrays_and_tensors_are_taken_in_their_precision(dtype):
 
 @pytest.mark.parametrize("given", ["chain", None, {"a": 1}, [["x"]]])
 def test_what_is_no_matrix_is_refused(given):
-    with pytest.raises(ShapeError):
+    with pytest.raises(ArgumentError, match="tensor or an array"):
         as_transition(given)
 
 

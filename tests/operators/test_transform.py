@@ -5,12 +5,20 @@ import torch
 
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import (
+    AttentionTransition,
     ColumnNormalized,
+    Damped,
     DenseTransition,
     Lazy,
+    Mixture,
     Permuted,
+    Power,
+    Product,
     Restricted,
     Reversed,
+    forward_backward,
+    stored,
+    to_scipy,
 )
 
 
@@ -30,21 +38,38 @@ def chain():
         torch.tensor([1, 1]),
         torch.tensor([[0, 1]]),
         torch.tensor([0.0, 1.0]),
+        "first",
+        None,
     ],
 )
 def test_states_that_cannot_be_kept_are_refused(chain, keep):
-    with pytest.raises(ShapeError, match="keep"):
+    with pytest.raises(ArgumentError, match="keep"):
         Restricted(chain, keep)
 
 
 def test_a_state_that_always_leaves_the_kept_ones_is_refused(chain):
-    with pytest.raises(NotStochasticError, match="state 0 never steps"):
-        Restricted(chain, torch.tensor([0]))
+    restricted = Restricted(chain, torch.tensor([0]))
+    for ask in (restricted.to_dense, lambda: restricted.push(torch.ones(1))):
+        with pytest.raises(NotStochasticError, match="state 0 never steps"):
+            ask()
 
 
 def test_a_state_nothing_looks_at_has_no_column_to_normalise(chain):
-    with pytest.raises(NotStochasticError, match=r"state 0.*Damp"):
-        ColumnNormalized(chain)
+    normalized = ColumnNormalized(chain)
+    for ask in (normalized.to_dense, lambda: normalized.pull(torch.ones(3))):
+        with pytest.raises(NotStochasticError, match=r"state 0.*Damp"):
+            ask()
+
+
+def test_a_column_too_small_for_single_precision_is_refused_not_a_nan():
+    # Entered 90 nats less than others: below the smallest normal float32.
+    keys = torch.tensor([[-90.0], [0.0], [0.0]])
+    chain = AttentionTransition(torch.ones(3, 1), keys, scale=1.0)
+    with pytest.raises(NotStochasticError, match="state 0"):
+        ColumnNormalized(chain).push(torch.tensor([1.0, 0.0, 0.0]))
+    wide = ColumnNormalized(chain.to(torch.float64))
+    found = wide.push(torch.tensor([1.0, 0.0, 0.0]))
+    torch.testing.assert_close(found, torch.full((3,), 1 / 3).double())
 
 
 def test_reversal_needs_a_positive_distribution(chain):
@@ -70,7 +95,29 @@ def test_holding_is_a_probability(chain, holding):
         Lazy(chain, holding)
 
 
-@pytest.mark.parametrize("order", [[0, 1], [0, 0, 2], [1, 2, 3], [[0, 1, 2]]])
+@pytest.mark.parametrize("order", [[0, 1], [0, 0, 2], [1, 2, 3], [[0, 1, 2]], "012"])
 def test_an_order_that_is_no_permutation_is_refused(chain, order):
-    with pytest.raises(ShapeError, match="permutation"):
-        Permuted(chain, torch.tensor(order))
+    with pytest.raises(ArgumentError, match="permutation"):
+        Permuted(chain, order)
+
+
+COMBINE = {
+    "Damped": Damped,
+    "Restricted": lambda p: Restricted(p, [0]),
+    "ColumnNormalized": ColumnNormalized,
+    "Reversed": lambda p: Reversed(p, torch.tensor([0.5, 0.5])),
+    "Lazy": Lazy,
+    "Permuted": lambda p: Permuted(p, [1, 0]),
+    "Power": lambda p: Power(p, 2),
+    "Product": lambda p: Product([p]),
+    "Mixture": lambda p: Mixture([p], [torch.tensor(1.0)]),
+    "forward_backward": forward_backward,
+    "stored": stored,
+    "to_scipy": to_scipy,
+}
+
+
+@pytest.mark.parametrize("combine", COMBINE.values(), ids=COMBINE.keys())
+def test_a_matrix_is_no_transition(combine):
+    with pytest.raises(ArgumentError, match="as_transition"):
+        combine(torch.eye(2))

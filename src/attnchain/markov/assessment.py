@@ -9,7 +9,7 @@ from torch import Tensor
 from attnchain.checks import check_distribution, check_positive
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
 from attnchain.markov.concurrent import check_transition
-from attnchain.operators import AbstractTransition, Side, fits_budget
+from attnchain.operators import AbstractTransition, Side, fits_budget, full_precision
 
 _FEW = 4
 """Products that find what attention reaches, before its matrix is stored."""
@@ -40,6 +40,7 @@ def is_stochastic(transition: AbstractTransition, *, tolerance: float = 1e-5) ->
     return bool((transition.pull(ones) - 1).abs().max() <= float(tolerance))
 
 
+@full_precision
 def is_irreducible(transition: AbstractTransition) -> bool:
     """Whether every state can reach every other, on the stored or computed numbers.
 
@@ -181,6 +182,7 @@ def _described(classes: list[Tensor]) -> str:
     return ", ".join(shown)
 
 
+@full_precision
 def detailed_balance_error(
     transition: AbstractTransition, stationary: Float[Tensor, "*batch n"]
 ) -> Float[Tensor, "*batch"]:

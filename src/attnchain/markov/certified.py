@@ -7,10 +7,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attnchain.errors import NotStochasticError, ToleranceError
+from attnchain.errors import ToleranceError
 from attnchain.markov.equations import Equations
 from attnchain.markov.linear import Refined, refine
-from attnchain.operators import AbstractTransition, AttentionTransition, Damped, stored
+from attnchain.operators import AbstractTransition, Damped, stored
 
 _ADJOINT_ITERATIONS = 1_000
 
@@ -65,19 +65,14 @@ def incoming(chain: Damped) -> tuple[Equations, Certificate]:
     base = chain.base.to(torch.float64)
     exact = stored(base)
     ones = torch.ones(exact.n_states, dtype=torch.float64, device=exact.device)
-    known, rounding = isinstance(base, AttentionTransition), base.row_error
-    heaviest = 1 + rounding if known else float(exact.pull(ones).max())
-    contraction = chain.damping * heaviest
-    if contraction >= 1:
-        message = (
-            f"rows sum to as much as {heaviest:.6g}, so damping {chain.damping} does "
-            "not contract; pass the matrix through normalize_rows"
-        )
-        raise NotStochasticError(message)
+    # The rows of every chain are divided by their sums: they are one to rounding.
+    rounding = base.row_error
+    contraction = chain.damping * (1 + rounding)
+    factor = 1 / (1 - contraction) if contraction < 1 else math.inf
     jump = chain.to(torch.float64).jump
     right = (1 - chain.damping) * jump
     equations = Equations(exact, "push", chain.damping, right, ones)
-    return equations, Certificate(1 / (1 - contraction), rounding, ones, jump)
+    return equations, Certificate(factor, rounding, ones, jump)
 
 
 def outgoing(chain: Damped) -> tuple[Equations, Certificate]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from attnchain.errors import ArgumentError, ShapeError
-from attnchain.operators import AbstractTransition, fits_budget
+from attnchain.operators import AbstractTransition, fits_budget, full_precision
 
 Result = TypeVar("Result")
 
@@ -17,6 +17,7 @@ SHARED_LIMIT = 2_048
 """Products of larger chains keep all threads busy by themselves."""
 
 
+@full_precision
 def for_each_chain(
     solve: Callable[..., Result], transition: AbstractTransition, *others: Sequence[Any]
 ) -> list[Result]:
@@ -24,7 +25,7 @@ def for_each_chain(
 
     Small chains on a CPU are solved side by side, each by one of torch's threads: the
     many short products of a solver leave several threads waiting for each other. No
-    more chains at once than matrices fit the memory budget.
+    more chains at once than matrices fit the memory budget. Autocast is off meanwhile.
 
     Args:
         solve: What to do with one chain; it may run in another thread.

@@ -5,6 +5,9 @@ differentiable push at the solution, and for a gradient g one solve of
 $\lambda = P \lambda + g - (\pi g) \mathbf 1$. Constants in lambda do not matter, since
 $\pi\, dP$ sums to zero. This holds for any irreducible chain, damped or not, and for
 the column-normalised form.
+
+Second derivatives are refused (`DerivativeError`): the backward solve is not
+differentiated.
 """
 
 import warnings
@@ -12,12 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from attnchain.errors import NumericalWarning
+from attnchain.errors import DerivativeError, NumericalWarning
 from attnchain.markov.equations import Equations
 from attnchain.markov.gmres import minimise
-from attnchain.operators import AbstractTransition, stored
+from attnchain.operators import AbstractTransition, full_precision, stored
 
 _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Residual of the adjoint equations, relative to the incoming gradient."""
@@ -43,16 +45,16 @@ class _Implicit(torch.autograd.Function):
     def forward(
         ctx: Any, moved: Tensor, distribution: Tensor, transition: AbstractTransition
     ) -> Tensor:
-        ctx.save_for_backward(distribution)
+        ctx.save_for_backward(distribution, moved)
         ctx.transition = transition
         return distribution.clone()
 
     @staticmethod
-    @once_differentiable
+    @full_precision
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
-        (distribution,) = ctx.saved_tensors
+        distribution, moved = ctx.saved_tensors
         n = distribution.shape[-1]
         flat = zip(
             ctx.transition.chains(),
@@ -60,8 +62,27 @@ class _Implicit(torch.autograd.Function):
             gradient.reshape(-1, n),
             strict=True,
         )
-        solved = [_adjoint(chain, pi, g) for chain, pi, g in flat]
-        return torch.stack(solved).view(gradient.shape), None, None
+        with torch.no_grad():
+            solved = torch.stack([_adjoint(chain, pi, g) for chain, pi, g in flat])
+        return _Once.apply(solved.view(gradient.shape), moved, gradient), None, None
+
+
+class _Once(torch.autograd.Function):
+    """A derivative that belongs to what it was computed from, and refuses a second."""
+
+    @staticmethod
+    def forward(_: Any, derivative: Tensor, *__: Tensor) -> Tensor:
+        return derivative.clone()
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        _: Any, __: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        message = (
+            "second derivatives of a stationary distribution are not computed; take "
+            "finite differences of the first, or autograd through dense matrices"
+        )
+        raise DerivativeError(message)
 
 
 def _adjoint(chain: AbstractTransition, pi: Tensor, gradient: Tensor) -> Tensor:

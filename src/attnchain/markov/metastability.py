@@ -18,7 +18,7 @@ from attnchain.markov.memberships import crispness, fuzzy_sets
 from attnchain.markov.results import MetastableSets
 from attnchain.markov.spectral import spectrum, stored_evenly
 from attnchain.markov.stationarity import stationary
-from attnchain.operators import AbstractTransition, AttentionTransition
+from attnchain.operators import AbstractTransition, AttentionTransition, full_precision
 
 _NO_DROP = 1e-8
 """Moduli nearer than this, or than rounding, are one and not to be parted."""
@@ -26,6 +26,7 @@ _SINGULAR = 1e-10
 """Sets that overlap by all but this part are one."""
 
 
+@full_precision
 def metastable_sets(
     transition: AbstractTransition,
     count: int | None = None,
@@ -90,6 +91,7 @@ def metastable_sets(
     return _sets(chain, pi, leading.basis, leading.eigenvalues, count)
 
 
+@full_precision
 def metastable_levels(
     transition: AbstractTransition,
     *,
@@ -216,6 +218,7 @@ def _check_cut(eigenvalues: Tensor, m: int, dtype: torch.dtype) -> None:
         raise ArgumentError(message)
 
 
+@full_precision
 def coarse_grained(
     transition: AbstractTransition,
     memberships: Float[Tensor, "n m"],

@@ -15,8 +15,9 @@ from torch import Tensor
 from attnchain.checks import check_count, check_finite, check_floating, check_whole
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import AbstractTransition, AttentionTransition
-from attnchain.operators.base import kept_states
+from attnchain.operators.given import kept_states
 from attnchain.operators.memory import announce_storage
+from attnchain.operators.precision import full_precision
 
 ITERATIONS = 6
 """Newton-Schulz steps of the published method."""
@@ -86,6 +87,7 @@ class FastNystrom:
             raise NotStochasticError(message)
         return replace(self, left=self.left / sums[..., None])
 
+    @full_precision
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The matrices themselves.
 

@@ -8,7 +8,7 @@ queries and keys. Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chai
 
 from attnchain.operators.algebra import Mixture, Power, Product
 from attnchain.operators.attention import AttentionTransition
-from attnchain.operators.base import AbstractTransition, Side
+from attnchain.operators.base import AbstractTransition, Side, check_transition
 from attnchain.operators.damped import Damped
 from attnchain.operators.dense import DenseTransition
 from attnchain.operators.interop import (
@@ -18,14 +18,10 @@ from attnchain.operators.interop import (
     to_scipy,
 )
 from attnchain.operators.memory import fits_budget
+from attnchain.operators.precision import full_precision
 from attnchain.operators.reversible import forward_backward
-from attnchain.operators.transform import (
-    ColumnNormalized,
-    Lazy,
-    Permuted,
-    Restricted,
-    Reversed,
-)
+from attnchain.operators.reweighted import ColumnNormalized, Restricted, Reversed
+from attnchain.operators.transform import Lazy, Permuted
 
 __all__ = [
     "AbstractTransition",
@@ -42,8 +38,10 @@ __all__ = [
     "Reversed",
     "Side",
     "as_transition",
+    "check_transition",
     "fits_budget",
     "forward_backward",
+    "full_precision",
     "normalize_rows",
     "stored",
     "to_scipy",

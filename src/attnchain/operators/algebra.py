@@ -8,15 +8,18 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attnchain.checks import check_distribution
-from attnchain.errors import ShapeError
+from attnchain.checks import check_distribution, check_floating, check_whole
+from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators.base import (
     AbstractDerived,
     AbstractTransition,
-    BatchIndex,
     Side,
     Target,
+    check_transition,
 )
+from attnchain.operators.given import BatchIndex, unit_mass
+from attnchain.operators.memory import announce_storage
+from attnchain.operators.precision import full_precision
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -30,10 +33,11 @@ class Mixture(AbstractTransition):
     Args:
         components: Transitions over the same states, batched or not.
         weights: One tensor for each component, shaped like its `batch_shape`; >= 0
-            and together summing to one.
+            and together summing to one. Kept in float64, divided by their sum.
 
     Raises:
-        ShapeError: Nothing to mix, the states differ or the weights do not fit.
+        ArgumentError: Nothing to mix, or what is no transition or tensor.
+        ShapeError: The states differ or the weights do not fit.
         NotStochasticError: The weights are not a distribution.
 
     Example:
@@ -53,6 +57,8 @@ class Mixture(AbstractTransition):
         self, components: Sequence[AbstractTransition], weights: Sequence[Tensor]
     ) -> None:
         _check_same_states(components, "Mixture")
+        for weight in weights:
+            check_floating(weight, "weights")
         shapes = [tuple(c.batch_shape) for c in components]
         if [tuple(w.shape) for w in weights] != shapes:
             message = (
@@ -60,11 +66,13 @@ class Mixture(AbstractTransition):
                 f"{[tuple(w.shape) for w in weights]}"
             )
             raise ShapeError(message)
-        together = torch.cat([w.reshape(-1) for w in weights])
+        device = components[0].device
+        together = torch.cat([w.reshape(-1).to(device) for w in weights])
         check_distribution(together, together.numel(), "weights")
-        like = {"dtype": components[0].dtype, "device": components[0].device}
+        parts = unit_mass(together).split([w.numel() for w in weights])
+        shares = [part.view(w.shape) for part, w in zip(parts, weights, strict=True)]
         object.__setattr__(self, "components", tuple(components))
-        object.__setattr__(self, "weights", tuple(w.to(**like) for w in weights))
+        object.__setattr__(self, "weights", tuple(shares))
 
     @property
     def shape(self) -> torch.Size:
@@ -81,19 +89,25 @@ class Mixture(AbstractTransition):
     @property
     def row_error(self) -> float:
         """The worst component's, and that of their sum."""
-        return max(c.row_error for c in self.components) + super().row_error
+        terms = sum(weight.numel() for weight in self.weights)
+        summing = (terms + 4) * torch.finfo(self.dtype).eps
+        return max(c.row_error for c in self.components) + summing
 
     def to(self, target: Target) -> Self:
-        components = [component.to(target) for component in self.components]
-        return type(self)(components, [weight.to(target) for weight in self.weights])
+        components = tuple(component.to(target) for component in self.components)
+        device = components[0].device
+        weights = tuple(weight.to(device) for weight in self.weights)
+        return self._unchecked(components=components, weights=weights)
 
+    @full_precision
     def to_dense(self) -> Tensor:
         """The mixed matrix, summed up from one stored chain at a time."""
+        announce_storage(self.shape, self.dtype, self.device)
         singles = chain.from_iterable(part.chains() for part in self.components)
         weights = torch.cat([weight.reshape(-1) for weight in self.weights])
         result = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
-        for single, weight in zip(singles, weights, strict=True):
-            result = result + weight * single.to_dense()
+        for single, weight in zip(singles, weights.to(self.dtype), strict=True):
+            result = result.addcmul_(weight, single.to_dense())
         return result
 
     def _push(self, vectors: Tensor) -> Tensor:
@@ -109,7 +123,8 @@ class Mixture(AbstractTransition):
             product = component.push if side == "push" else component.pull
             products = product(shared)
             flat = products.reshape(-1, *vectors.shape)
-            result = result + torch.tensordot(weight.reshape(-1), flat, dims=1)
+            shares = weight.reshape(-1).to(self.dtype)
+            result = result + torch.tensordot(shares, flat, dims=1)
         return result
 
     def _select(self, index: BatchIndex) -> AbstractTransition:
@@ -126,7 +141,8 @@ class Product(AbstractTransition):
         factors: Transitions with the same states and batch.
 
     Raises:
-        ShapeError: No factor, or shapes differ.
+        ArgumentError: No factor, or what is no transition.
+        ShapeError: Shapes differ.
 
     Example:
         >>> import torch
@@ -195,16 +211,15 @@ class Power(AbstractDerived):
         exponent: Number of bounces, at least 1.
 
     Raises:
-        ShapeError: The exponent is not a positive whole number.
+        ArgumentError: The exponent is not a positive whole number.
     """
 
     base: AbstractTransition
     exponent: int
 
     def __post_init__(self) -> None:
-        if self.exponent != int(self.exponent) or self.exponent < 1:
-            message = f"exponent must be a whole number >= 1, but is {self.exponent!r}"
-            raise ShapeError(message)
+        super().__post_init__()
+        check_whole(self.exponent, "exponent")
 
     @property
     def row_error(self) -> float:
@@ -229,8 +244,11 @@ class Power(AbstractDerived):
 
 
 def _check_same_states(transitions: Sequence[AbstractTransition], name: str) -> None:
-    if not transitions:
-        raise ShapeError(f"{name} needs at least one transition, but got none")
+    if isinstance(transitions, AbstractTransition | Tensor) or not transitions:
+        message = f"{name} needs a list of at least one transition"
+        raise ArgumentError(message)
+    for transition in transitions:
+        check_transition(transition, f"a part of a {name}")
     kinds = {(t.n_states, t.dtype, t.device) for t in transitions}
     if len(kinds) > 1:
         message = (

@@ -1,29 +1,36 @@
 """A chain read from queries and keys, its matrix formed only where it is small."""
 
+import math
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import product
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.checks import check_finite, check_floating
-from attnchain.errors import NotStochasticError, ShapeError
+from attnchain.checks import check_number
+from attnchain.errors import ArgumentError
 from attnchain.operators import tiles
-from attnchain.operators.base import (
-    AbstractTransition,
+from attnchain.operators.base import AbstractTransition, Side, Target
+from attnchain.operators.fused import check_fused, fused_heads, prefers_fused
+from attnchain.operators.given import (
     BatchIndex,
-    Side,
-    Target,
+    Given,
     batch_select,
     computing_dtype,
     kept_states,
+    watchable,
 )
-from attnchain.operators.fused import check_fused, prefers_fused
-from attnchain.operators.memory import announce_storage, fits_budget
+from attnchain.operators.memory import announce_storage, fits_solving
+from attnchain.operators.precision import full_precision, kept
 from attnchain.operators.product import Head, TiledHead, tiled_product
+from attnchain.operators.queries import (
+    check_queries_and_keys,
+    check_tops,
+    checked_mask,
+)
 
 Backend = Literal["auto", "dense", "tiled", "triton"]
 
@@ -36,11 +43,16 @@ class AttentionTransition(AbstractTransition):
     $s_{ij} = \text{scale}\; q_i \cdot k_j + \text{mask}_{ij}$.
 
     The chain is that of the given numbers: half-precision queries and keys are
-    computed with in float32. Products keep one stored matrix for each chain when
-    all of them fit `memory_budget` (a quarter of the free memory, at most 2 GiB).
-    Otherwise, and wherever gradients are tracked, P is formed in pieces, O(n)
-    memory: by Triton kernels on CUDA, where those are installed and reproduce a
-    small chain, else in tiles. `backend` overrides that rule.
+    computed with in float32, and what an additive mask adds to a whole row changes
+    nothing, at any size. Products keep one stored matrix for each chain when twice
+    all of them fit `memory_budget` (a quarter of the machine's memory, at most 2
+    GiB); the printed form says so. Otherwise, and wherever gradients are tracked, P
+    is formed in pieces, O(n) memory: by Triton kernels on CUDA, where those are
+    installed and reproduce a small chain, else in tiles. `backend` overrides that
+    rule.
+
+    Queries, keys and mask are not copied: changing them in place afterwards makes
+    the next use of the chain an error.
 
     Args:
         q: Queries `(*batch, n, d)`, after rotary embedding and normalisation.
@@ -49,11 +61,14 @@ class AttentionTransition(AbstractTransition):
         mask: What each query may see, broadcastable to `(*batch, n, n)`: boolean
             (True = may attend) or additive. `(n,)` masks keys for all queries.
         causal: State i sees states 0..i only.
-        backend: "dense" stores the matrices, "tiled" and "triton" never do.
+        backend: "dense" stores the matrices; "tiled" and "triton" never do, nor does
+            a solver store one larger than a tile.
 
     Raises:
         ShapeError: The shapes differ (cross-attention is not a chain), the mask
-            does not broadcast, there is no state, or the backend cannot run.
+            does not broadcast, there is no state, or the backend cannot run there.
+        ArgumentError: The backend is unknown, the scale is no finite number, or
+            queries, keys or mask were changed in place since (by the next use).
         MissingExtraError: The backend is "triton" and Triton is not installed.
         NotStochasticError: Scores overflow or are not numbers, or a row is fully
             masked (raised by the first product).
@@ -74,24 +89,30 @@ class AttentionTransition(AbstractTransition):
     mask: Tensor | None = field(default=None, kw_only=True)
     causal: bool = field(default=False, kw_only=True)
     backend: Backend = field(default="auto", kw_only=True)
+    _given: Given = field(init=False)
 
     def __post_init__(self) -> None:
-        _check_queries_and_keys(self.q, self.k)
+        check_queries_and_keys(self.q, self.k)
         if self.backend not in get_args(Backend):
             message = (
                 "backend must be auto, dense or tiled, or on CUDA triton, but is "
                 f"{self.backend!r}"
             )
-            raise ShapeError(message)
+            raise ArgumentError(message)
         if self.backend == "triton":
             check_fused(self.q.device, self.q.shape[-1])
-        if self.scale is None:
-            object.__setattr__(self, "scale", self.q.shape[-1] ** -0.5)
-        if self.mask is not None:
-            object.__setattr__(self, "mask", _checked_mask(self.mask, self.shape))
+        scale = self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        check_number(scale, "scale")
         dtype = computing_dtype(torch.promote_types(self.q.dtype, self.k.dtype))
-        object.__setattr__(self, "q", self.q.to(dtype))
-        object.__setattr__(self, "k", self.k.to(dtype))
+        parts: dict[str, Any] = {
+            "q": watchable(self.q.to(dtype)),
+            "k": watchable(self.k.to(dtype)),
+            "mask": checked_mask(self.mask, self.q),
+            "scale": float(scale),
+        }
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
+        self._watch()
 
     @property
     def shape(self) -> torch.Size:
@@ -109,17 +130,30 @@ class AttentionTransition(AbstractTransition):
     @property
     def row_error(self) -> float:
         """Rounding of scores (d terms each), exponentials and one product."""
-        eps, d = torch.finfo(self.dtype).eps, self.q.shape[-1]
-        largest = float(self.q.detach().norm(dim=-1).max()) * float(
-            self.k.detach().norm(dim=-1).max()
-        )
-        return super().row_error + 2 * eps * (d + 2) * abs(self._scale) * largest
+        self._given.check()
+        return self._row_error
 
+    @property
+    def never_stores(self) -> bool:
+        return self.backend in ("tiled", "triton")
+
+    @kept
+    def _row_error(self) -> float:
+        eps, d = torch.finfo(self.dtype).eps, self.q.shape[-1]
+        longest = [float(x.norm(dim=-1).max()) for x in (self.q, self.k)]
+        largest = abs(self._scale) * math.prod(longest)
+        # Steps that a mask makes rarer than the smallest number are zero either way.
+        limit = 2 * largest - math.log(torch.finfo(self.dtype).tiny)
+        added = max(scores.largest_added(limit) for scores in self._distinct_masks())
+        return super().row_error + eps * (2 * (d + 4) * largest + 4 * added)
+
+    @full_precision
     def diagonal(self) -> Float[Tensor, "*batch n"]:
         """Probability of every state to stay where it is: the diagonal of P.
 
         Cost: one pass over the scores, O(n) memory.
         """
+        self._given.check()
         staying = [
             tiles.diagonal(scores, head.sums)
             for scores, head in zip(self.scores, self._heads, strict=True)
@@ -137,14 +171,15 @@ class AttentionTransition(AbstractTransition):
             forming a row mass.
 
         Raises:
-            ShapeError: No state is kept, one is kept twice or does not exist, or the
-                states of a causal chain would change their order.
+            ArgumentError: No state is kept, one is kept twice or does not exist, or
+                the states of a causal chain would change their order.
         """
+        self._given.check()
         if not isinstance(keep, slice):
             keep = kept_states(keep, self.n_states)
             if self.causal and bool((keep.diff() <= 0).any()):
                 message = "states of a causal chain must be kept in their own order"
-                raise ShapeError(message)
+                raise ArgumentError(message)
         mask = self.mask
         if mask is not None:
             mask = mask[..., keep]
@@ -153,6 +188,7 @@ class AttentionTransition(AbstractTransition):
         return replace(self, q=q, k=k, mask=mask)
 
     def to(self, target: Target) -> "AttentionTransition":
+        self._given.check()
         mask = self.mask
         if mask is not None and not (
             isinstance(target, torch.dtype) and mask.dtype == torch.bool
@@ -161,23 +197,26 @@ class AttentionTransition(AbstractTransition):
         moved = self._derived if target == torch.float64 else partial(replace, self)
         return moved(q=self.q.to(target), k=self.k.to(target), mask=mask)
 
+    @full_precision
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The softmax matrices: n * n numbers for each chain of the batch.
 
         Warns:
             MaterializationWarning: They exceed the memory budget.
         """
+        self._given.check()
         announce_storage(self.shape, self.dtype, self.device)
-        if self._tracks_gradients:
+        if self.tracks_gradients:
             identity = torch.eye(self.n_states, dtype=self.dtype, device=self.device)
             return self._push(identity.expand(self.shape))
         matrices = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         flat = matrices.view(-1, self.n_states, self.n_states)
         for place, scores, matrix in zip(self._places, self.scores, flat, strict=True):
-            _check_tops(tiles.fill(scores, matrix), place)
+            check_tops(tiles.fill(scores, matrix), place)
         return matrices
 
     def _select(self, index: BatchIndex) -> "AttentionTransition":
+        self._given.check()
         mask = self.mask
         if mask is not None:
             mask = mask.expand(*self.batch_shape, *mask.shape[-2:])
@@ -188,11 +227,18 @@ class AttentionTransition(AbstractTransition):
 
     def _derived(self, **parts: Tensor | None) -> "AttentionTransition":
         """A copy with other parts, cut or widened from checked ones: not checked."""
-        derived = object.__new__(AttentionTransition)
-        for part in fields(self):
-            value = parts.get(part.name, getattr(self, part.name))
-            object.__setattr__(derived, part.name, value)
+        own = {part.name: getattr(self, part.name) for part in fields(self)}
+        derived = self._unchecked(**{**own, **parts})
+        derived._watch()
         return derived
+
+    def _watch(self) -> None:
+        given = Given(q=self.q, k=self.k, mask=self.mask)
+        object.__setattr__(self, "_given", given)
+
+    def __repr__(self) -> str:
+        form = "stored" if self._stores else "in pieces"
+        return f"{super().__repr__()[:-1]}, {form})"
 
     def _push(self, vectors: Tensor) -> Tensor:
         return self._product(vectors, "push")
@@ -201,9 +247,9 @@ class AttentionTransition(AbstractTransition):
         return self._product(observables, "pull")
 
     def _product(self, vectors: Tensor, side: Side) -> Tensor:
-        stored = None if self._tracks_gradients else self._stored
-        if stored is not None:
-            return vectors @ (stored if side == "push" else stored.mT)
+        self._given.check()
+        if self._stores and not self.tracks_gradients:
+            return vectors @ (self._stored if side == "push" else self._stored.mT)
         return tiled_product(
             self._heads, vectors, self.q * self._scale, self.k, side=side
         )
@@ -213,23 +259,23 @@ class AttentionTransition(AbstractTransition):
         return self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
 
     @property
-    def _tracks_gradients(self) -> bool:
-        return torch.is_grad_enabled() and self.requires_grad
+    def _stores(self) -> bool:
+        """Whether products keep the matrices, where no gradients are tracked."""
+        fits = self.backend == "auto" and fits_solving(
+            self.shape, self.dtype, self.device
+        )
+        return fits or self.backend == "dense"
 
-    @cached_property
-    def _stored(self) -> Tensor | None:
-        """The matrices, where the backend rule says to keep them."""
-        if self.backend in ("tiled", "triton"):
-            return None
-        fits = fits_budget(self.shape, self.dtype, self.device)
-        return self.to_dense() if fits or self.backend == "dense" else None
+    @kept
+    def _stored(self) -> Tensor:
+        return self.to_dense()
 
     @property
     def _places(self) -> list[tuple[int, ...]]:
         """Batch index of every chain, in flattened order."""
         return list(product(*map(range, self.batch_shape)))
 
-    @cached_property
+    @kept
     def scores(self) -> tuple[tiles.Scores, ...]:
         """What the scores of every chain are made of."""
         n, d = self.q.shape[-2:]
@@ -244,29 +290,24 @@ class AttentionTransition(AbstractTransition):
             for q, k, m in zip(query, key, masks, strict=True)
         )
 
-    @cached_property
+    def _distinct_masks(self) -> list[tiles.Scores]:
+        """Scores of one chain for each mask that was given."""
+        first = self.scores[0]
+        if self.mask is None:
+            return [first]
+        masks = self.mask.reshape(-1, *self.mask.shape[-2:])
+        return [replace(first, mask=mask) for mask in masks]
+
+    @kept
     def _heads(self) -> tuple[Head, ...]:
         """Every chain ready for products without a stored matrix."""
-        heads = self._fused_heads() if self._fused else self._tiled_heads()
+        if self._fused:
+            heads = fused_heads(self.scores, self.q, self.k, self._scale)
+        else:
+            heads = tuple(TiledHead.prepare(scores) for scores in self.scores)
         for place, head in zip(self._places, heads, strict=True):
-            _check_tops(head.sums.top, place)
+            check_tops(head.sums.top, place)
         return heads
-
-    def _tiled_heads(self) -> tuple[Head, ...]:
-        return tuple(TiledHead(s, tiles.row_sums(s)) for s in self.scores)
-
-    def _fused_heads(self) -> tuple[Head, ...]:
-        from attnchain.operators.triton_kernels import FusedHead
-
-        n, d = self.q.shape[-2:]
-        query = self.q.detach().reshape(-1, n, d)
-        key = self.k.detach().reshape(-1, n, d)
-        return tuple(
-            FusedHead.prepare(
-                q, k, mask=scores.mask, causal=self.causal, scale=self._scale
-            )
-            for q, k, scores in zip(query, key, self.scores, strict=True)
-        )
 
     @property
     def _fused(self) -> bool:
@@ -274,57 +315,3 @@ class AttentionTransition(AbstractTransition):
             return True
         auto = self.backend == "auto"
         return auto and prefers_fused(self.device, self.dtype, self.q.shape[-1])
-
-
-def _check_queries_and_keys(q: Tensor, k: Tensor) -> None:
-    check_floating(q, "q")
-    check_floating(k, "k")
-    if q.shape != k.shape or q.ndim < 2 or 0 in q.shape:
-        message = (
-            "q and k must have one shape (*batch, n, d) with at least one state, but "
-            f"have {tuple(q.shape)} and {tuple(k.shape)}. Cross-attention (different "
-            "n) is not a chain; for grouped-query attention repeat the keys first"
-        )
-        raise ShapeError(message)
-    if q.device != k.device:
-        raise ShapeError(f"q is on {q.device}, but k is on {k.device}")
-    check_finite(q.detach(), "q")
-    check_finite(k.detach(), "k")
-
-
-def _checked_mask(mask: Tensor, shape: torch.Size) -> Tensor:
-    """The mask with at least two axes, once it is known to broadcast to `shape`."""
-    mask = mask[None, :] if mask.ndim == 1 else mask
-    n = shape[-1]
-    rows, columns = mask.shape[-2:] if mask.ndim >= 2 else (0, 0)
-    fits = rows in (1, n) and columns == n and mask.ndim <= len(shape)
-    batch = zip(mask.shape[-3::-1], shape[-3::-1], strict=False)
-    if not fits or any(have not in (1, want) for have, want in batch):
-        message = f"mask {tuple(mask.shape)} does not broadcast to {tuple(shape)}"
-        raise ShapeError(message)
-    if mask.dtype != torch.bool and not mask.is_floating_point():
-        message = f"mask must be boolean or floating point, but is {mask.dtype}"
-        raise ShapeError(message)
-    if mask.requires_grad:
-        message = "gradients in the mask would need n x n memory; detach it"
-        raise ShapeError(message)
-    return mask
-
-
-def _check_tops(top: Tensor, place: tuple[int, ...]) -> None:
-    """Names the first row whose largest score is not finite."""
-    if bool(torch.isfinite(top).all()):
-        return
-    row = int(torch.nonzero(~torch.isfinite(top))[0])
-    where = f"row {row} of chain {place}" if place else f"row {row}"
-    if bool(torch.isneginf(top[row])):
-        message = (
-            f"{where} is fully masked: its state can go nowhere. Drop masked tokens "
-            "with `restrict` instead of masking them"
-        )
-    else:
-        message = (
-            f"{where} has scores that overflow {top.dtype} or are not numbers (in the "
-            "mask?); float64 holds larger ones"
-        )
-    raise NotStochasticError(message)

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.checks import check_floating
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError, ShapeError
+from attnchain.operators.given import BatchIndex
 from attnchain.operators.memory import announce_storage
+from attnchain.operators.precision import full_precision
 
-BatchIndex = int | slice | Tensor | tuple[int | slice | Tensor, ...]
-"""What may stand in `transition[...]`: it indexes the batch dimensions only."""
 Side = Literal["push", "pull"]
 """v P or P f."""
 Target = torch.dtype | torch.device | str
@@ -79,13 +79,24 @@ class AbstractTransition(ABC):
 
         It bounds the L1 error of every row, since rows sum to one.
         """
-        return self.n_states * torch.finfo(self.dtype).eps
+        return (self.n_states + 4) * torch.finfo(self.dtype).eps
 
     @property
     def requires_grad(self) -> bool:
         """Whether a tensor this transition is made of tracks gradients."""
         return any(_tracks(part) for part in tuple(vars(self).values()))
 
+    @property
+    def tracks_gradients(self) -> bool:
+        """Whether what is computed now has to be differentiable in those tensors."""
+        return torch.is_grad_enabled() and self.requires_grad
+
+    @property
+    def never_stores(self) -> bool:
+        """Whether a part was asked for without a stored matrix (backend "tiled")."""
+        return any(_never_stores(part) for part in tuple(vars(self).values()))
+
+    @full_precision
     def push(self, vector: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         r"""One bounce: where probability goes.
 
@@ -113,6 +124,7 @@ class AbstractTransition(ABC):
         result = self._push(vectors)
         return result.squeeze(-2) if single else result
 
+    @full_precision
     def pull(self, observable: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         r"""Expected value of an observable one bounce later.
 
@@ -139,6 +151,7 @@ class AbstractTransition(ABC):
         result = self._pull(observables)
         return result.squeeze(-2) if single else result
 
+    @full_precision
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The matrices themselves: n * n numbers for each chain of the batch.
 
@@ -163,7 +176,7 @@ class AbstractTransition(ABC):
             raise ShapeError(message)
         try:
             return self._select(index)
-        except IndexError as error:
+        except (IndexError, TypeError) as error:
             message = f"index {index!r} does not fit batch {tuple(self.batch_shape)}"
             raise ShapeError(message) from error
 
@@ -177,6 +190,14 @@ class AbstractTransition(ABC):
         name = type(self).__name__
         precision = str(self.dtype).removeprefix("torch.")
         return f"{name}(shape={tuple(self.shape)}, {precision}, {self.device})"
+
+    @classmethod
+    def _unchecked(cls, **parts: object) -> Self:
+        """A transition of parts that were checked before."""
+        chain = object.__new__(cls)
+        for name, part in parts.items():
+            object.__setattr__(chain, name, part)
+        return chain
 
     def _as_rows(self, vector: Tensor, name: str) -> tuple[Tensor, bool]:
         """Brings a vector to (*batch, r, n); tells whether r was added here."""
@@ -219,6 +240,9 @@ class AbstractDerived(AbstractTransition):
 
     base: AbstractTransition
 
+    def __post_init__(self) -> None:
+        check_transition(self.base, "base")
+
     @property
     def shape(self) -> torch.Size:
         return self.base.shape
@@ -243,30 +267,17 @@ def _tracks(part: object) -> bool:
     return isinstance(part, tuple) and any(map(_tracks, part))
 
 
-def batch_select(tensor: Tensor, index: BatchIndex, core_axes: int) -> Tensor:
-    """Indexes the leading batch axes of a tensor, keeping its last `core_axes`."""
-    index = index if isinstance(index, tuple) else (index,)
-    return tensor[(*index, ..., *(slice(None),) * core_axes)]
+def _never_stores(part: object) -> bool:
+    if isinstance(part, AbstractTransition):
+        return part.never_stores
+    return isinstance(part, tuple) and any(map(_never_stores, part))
 
 
-def computing_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Precision of the products for numbers of this dtype: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def kept_states(keep: Tensor, n_states: int, name: str = "keep") -> Tensor:
-    """A boolean mask or distinct indices as indices, once they name known states."""
-    keep = torch.as_tensor(keep)
-    if keep.dtype == torch.bool and keep.shape == (n_states,):
-        keep = keep.nonzero()[:, 0]
-    whole = not keep.is_floating_point() and keep.dtype != torch.bool
-    named = whole and keep.ndim == 1 and keep.numel() > 0
-    inside = named and int(keep.min()) >= 0 and int(keep.max()) < n_states
-    if not inside or keep.unique().numel() != keep.numel():
+def check_transition(chain: object, name: str) -> None:
+    """Raises ArgumentError unless the argument is a transition."""
+    if not isinstance(chain, AbstractTransition):
         message = (
-            f"{name} must be a mask ({n_states},) or indices in 0..{n_states - 1}, "
-            f"each once and at least one, but got {keep.dtype} of shape "
-            f"{tuple(keep.shape)}"
+            f"{name} must be a transition, but is {type(chain).__name__}; make one of "
+            "a stored matrix with attnchain.as_transition"
         )
-        raise ShapeError(message)
-    return keep
+        raise ArgumentError(message)

@@ -8,13 +8,9 @@ from torch import Tensor
 
 from attnchain.checks import check_distribution, check_fraction
 from attnchain.errors import ShapeError
-from attnchain.operators.base import (
-    AbstractDerived,
-    AbstractTransition,
-    BatchIndex,
-    Target,
-    batch_select,
-)
+from attnchain.operators.base import AbstractDerived, AbstractTransition, Target
+from attnchain.operators.given import BatchIndex, batch_select, unit_mass
+from attnchain.operators.precision import full_precision
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,10 +25,11 @@ class Damped(AbstractDerived):
         base: The chain P.
         damping: Probability alpha of following P, in (0, 1].
         personalization: The distribution v jumped to, `(n,)` or `(*batch, n)`;
-            uniform by default. Kept as precisely as given.
+            uniform by default. Kept in float64, divided by its sum.
 
     Raises:
-        ShapeError: Damping outside (0, 1], or a personalization of another shape.
+        ArgumentError: Damping outside (0, 1], or what is no transition or tensor.
+        ShapeError: A personalization of another shape.
         NotStochasticError: The personalization is not a distribution.
 
     Sources:
@@ -53,6 +50,7 @@ class Damped(AbstractDerived):
     personalization: Float[Tensor, "*batch n"] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_fraction(self.damping, "damping")
         v = self.personalization
         if v is not None:
@@ -63,7 +61,9 @@ class Damped(AbstractDerived):
                     f"but has shape {tuple(v.shape)}"
                 )
                 raise ShapeError(message)
-            object.__setattr__(self, "personalization", v.to(self.base.device))
+            object.__setattr__(
+                self, "personalization", unit_mass(v.to(self.base.device))
+            )
 
     @property
     def jump(self) -> Float[Tensor, "*batch n"]:
@@ -74,17 +74,15 @@ class Damped(AbstractDerived):
         return torch.full((n,), 1 / n, dtype=self.base.dtype, device=self.base.device)
 
     def to(self, target: Target) -> "Damped":
-        v = self.personalization
-        if v is not None and not isinstance(target, torch.dtype):
-            v = v.to(target)
-        return Damped(self.base.to(target), self.damping, v)
+        base, v = self.base.to(target), self.personalization
+        return self._over(base, None if v is None else v.to(base.device))
 
+    @full_precision
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The damped matrices, teleport included."""
-        return (
-            self.damping * self.base.to_dense()
-            + (1 - self.damping) * (self.jump[..., None, :])
-        )
+        matrices = self.damping * self.base.to_dense()
+        matrices += (1 - self.damping) * self.jump[..., None, :]
+        return matrices
 
     def _push(self, vectors: Tensor) -> Tensor:
         mass = vectors.sum(-1, keepdim=True)
@@ -99,4 +97,7 @@ class Damped(AbstractDerived):
         v = self.personalization
         if v is not None:
             v = batch_select(v.expand(*self.batch_shape, self.n_states), index, 1)
-        return Damped(self.base[index], self.damping, v)
+        return self._over(self.base[index], v)
+
+    def _over(self, base: AbstractTransition, v: Tensor | None) -> "Damped":
+        return self._unchecked(base=base, damping=self.damping, personalization=v)

@@ -6,9 +6,11 @@ from functools import cache
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from attnchain.errors import MissingExtraError, NumericalWarning, ShapeError
 from attnchain.operators import tiles
+from attnchain.operators.product import Head, TiledHead
 
 MOST_FEATURES = 256
 """Larger heads leave no room for a block in shared memory."""
@@ -40,6 +42,26 @@ def prefers_fused(device: torch.device, dtype: torch.dtype, features: int) -> bo
     if not cuda or features > MOST_FEATURES:
         return False
     return _works(device, dtype, 1 << (features - 1).bit_length())
+
+
+def fused_heads(
+    scores: tuple[tiles.Scores, ...], q: Tensor, k: Tensor, scale: float
+) -> tuple[Head, ...]:
+    """Every chain ready for the kernels, which add a mask as it is.
+
+    A mask that would take n x n memory to be lifted (numbers for keys, causal) is
+    left to tiles.
+    """
+    from attnchain.operators.triton_kernels import FusedHead
+
+    def prepared(scores: tiles.Scores, query: Tensor, key: Tensor) -> Head:
+        mask, causal = scores.lifted_mask, scores.causal
+        if mask is None and scores.mask is not None:
+            return TiledHead.prepare(scores)
+        return FusedHead.prepare(query, key, mask=mask, causal=causal, scale=scale)
+
+    queries, keys = (x.detach().reshape(-1, *x.shape[-2:]) for x in (q, k))
+    return tuple(map(prepared, scores, queries, keys))
 
 
 def interpreting() -> bool:

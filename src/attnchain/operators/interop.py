@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.checks import check_finite, check_floating
-from attnchain.errors import NotStochasticError, ShapeError
-from attnchain.operators.base import AbstractTransition
+from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
+from attnchain.operators.base import AbstractTransition, check_transition
 from attnchain.operators.dense import DenseTransition
-from attnchain.operators.memory import fits_budget
+from attnchain.operators.memory import fits_solving
+from attnchain.operators.tiles import COLUMNS, ROWS
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -21,12 +22,15 @@ def as_transition(chain: Any) -> AbstractTransition:
 
     Args:
         chain: Row-stochastic tensor or array `(*batch, n, n)`, or a transition,
-            which is returned unchanged.
+            which is returned unchanged. Every row is divided by its sum in float64,
+            which rounding has left near one.
 
     Returns:
-        A `DenseTransition`; float32 for half and single precision, else float64.
+        A `DenseTransition`; float32 for half and single precision, else float64. It
+        holds the tensor itself, and a copy of an array.
 
     Raises:
+        ArgumentError: Not a tensor or an array of numbers.
         ShapeError: Not square, or not real floating-point numbers.
         NotStochasticError: Rows are negative or do not sum to one.
 
@@ -40,13 +44,13 @@ def as_transition(chain: Any) -> AbstractTransition:
     if isinstance(chain, Tensor):
         return DenseTransition(chain)
     try:
-        matrix = torch.as_tensor(chain)
+        matrix = torch.as_tensor(chain).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         message = (
             "a transition needs a torch tensor or an array of numbers, but got "
             f"{type(chain).__name__}"
         )
-        raise ShapeError(message) from error
+        raise ArgumentError(message) from error
     return DenseTransition(matrix)
 
 
@@ -72,7 +76,7 @@ def normalize_rows(weights: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batc
                 [0.5000, 0.5000]])
     """
     check_floating(weights, "weights")
-    check_finite(weights, "weights")
+    check_finite(weights.detach(), "weights")
     if bool((weights < 0).any()):
         message = f"weights must be >= 0, but one is {float(weights.min()):.3g}"
         raise NotStochasticError(message)
@@ -99,6 +103,7 @@ def to_scipy(transition: AbstractTransition) -> "LinearOperator":
     """
     from scipy.sparse.linalg import LinearOperator
 
+    check_transition(transition, "transition")
     if transition.batch_shape:
         message = f"to_scipy takes one chain, but got {transition!r}; index it first"
         raise ShapeError(message)
@@ -118,15 +123,18 @@ def to_scipy(transition: AbstractTransition) -> "LinearOperator":
 
 
 def stored(chain: AbstractTransition) -> AbstractTransition:
-    """The same single chain with its matrix stored, where the budget allows it.
+    """The same single chain with its matrix stored, where that is allowed.
 
-    Solvers call this before they take many products of one chain.
+    Solvers call this before they take many products of one chain. The budget has to
+    hold the matrix twice, since solvers keep a copy in single precision. A chain that
+    was asked for in tiles (`backend="tiled"`) is stored only where its matrix is no
+    larger than a tile.
 
     Args:
         chain: A chain without batch dimensions.
 
     Returns:
-        A `DenseTransition`, or the chain itself where n x n does not fit.
+        A `DenseTransition`, or the chain itself.
 
     Example:
         >>> import torch
@@ -137,6 +145,9 @@ def stored(chain: AbstractTransition) -> AbstractTransition:
     """
     if isinstance(chain, DenseTransition):
         return chain
-    if not fits_budget(chain.shape, chain.dtype, chain.device):
+    check_transition(chain, "chain")
+    larger = chain.shape.numel() > ROWS * COLUMNS
+    fits = fits_solving(chain.shape, chain.dtype, chain.device)
+    if not fits or (larger and chain.never_stores):
         return chain
     return DenseTransition.trusted(chain.to_dense())

@@ -5,26 +5,36 @@ import warnings
 
 import torch
 
-from attnchain.errors import MaterializationWarning
+from attnchain.errors import ArgumentError, MaterializationWarning
 
 _CEILING = 2 * 2**30
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes a stored n x n operator may take: a quarter of what is free, <= 2 GiB.
+    """Bytes that stored n x n matrices may take: a quarter of all memory, <= 2 GiB.
 
-    On CPU the environment variable ATTNCHAIN_MEMORY_BUDGET (bytes) overrides it.
+    The memory the machine (or GPU) has, not what is free at the moment: the same call
+    takes the same path on a busy machine. ATTNCHAIN_MEMORY_BUDGET (bytes) overrides it.
+
+    Raises:
+        ArgumentError: The variable is no whole number of bytes.
     """
     override = os.environ.get("ATTNCHAIN_MEMORY_BUDGET")
     if override is not None:
+        if not override.strip().isdecimal():
+            message = (
+                "ATTNCHAIN_MEMORY_BUDGET must be a whole number of bytes, but is "
+                f"{override!r}"
+            )
+            raise ArgumentError(message)
         return int(override)
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = torch.cuda.get_device_properties(device).total_memory
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
-        free = 4 * _CEILING
-    return min(_CEILING, free // 4)
+        total = 4 * _CEILING
+    return min(_CEILING, total // 4)
 
 
 def fits_budget(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> bool:
@@ -46,6 +56,15 @@ def fits_budget(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> 
     return shape.numel() * dtype.itemsize <= memory_budget(device)
 
 
+def fits_solving(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether matrices may be stored for a solver, by `memory_budget`.
+
+    Counted twice: beside the stored one lies what it is made from, or its copy in
+    the precision that solvers iterate with.
+    """
+    return fits_budget(torch.Size((2, *shape)), dtype, device)
+
+
 def announce_storage(
     shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> None:
@@ -56,5 +75,5 @@ def announce_storage(
             f"storing {tuple(shape)} takes {size:.1f} GiB; push and pull need no "
             "stored matrix",
             MaterializationWarning,
-            stacklevel=3,
+            stacklevel=4,  # past the decorator of `to_dense`
         )

@@ -6,15 +6,16 @@ $\partial s_{ij} = P_{ij}\, a_i\, (b_j - (P b)_i)$, so the gradients in q and k 
 themselves a few products with P: O(r d) columns, still O(n) memory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from attnchain.operators import tiles
 from attnchain.operators.base import Side
+from attnchain.operators.precision import full_precision
 
 
 class Head(Protocol):
@@ -36,6 +37,11 @@ class TiledHead:
 
     scores: tiles.Scores
     sums: tiles.Rows
+
+    @classmethod
+    def prepare(cls, scores: tiles.Scores) -> "TiledHead":
+        """Makes the pass that finds the row maxima and sums."""
+        return cls(scores, tiles.row_sums(scores))
 
     def multiply(self, vectors: Tensor, side: Side) -> Tensor:
         """(r, n) vectors times P, or P times them."""
@@ -76,25 +82,29 @@ class _TiledProduct(torch.autograd.Function):
         return _each(heads, vectors, side)
 
     @staticmethod
-    @once_differentiable
+    @full_precision
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """Products again, differentiable themselves: second derivatives are right."""
         vectors, q, k = ctx.saved_tensors
-        heads, side = ctx.heads, ctx.side
-        other: Side = "pull" if side == "push" else "push"
-        toward_vectors = _each(heads, gradient, other)
+        side: Side = ctx.side
+
+        def times(values: Tensor, side: Side) -> Tensor:
+            return tiled_product(ctx.heads, values, q, k, side=side)
+
+        toward_vectors = times(gradient, "pull" if side == "push" else "push")
         if not any(ctx.needs_input_grad[1:3]):
             return toward_vectors, None, None, None, None
         a, b = (vectors, gradient) if side == "push" else (gradient, vectors)
-        pulled = toward_vectors if side == "push" else _each(heads, b, "pull")
+        pulled = toward_vectors if side == "push" else times(b, "pull")
+        keys, aq = k[..., None, :, :], a[..., None] * q[..., None, :, :]
         q_grad = a[..., None] * (
-            _features(heads, b[..., None] * k[..., None, :, :], "pull")
-            - pulled[..., None] * _features(heads, k[..., None, :, :], "pull")
+            _features(times, b[..., None] * keys, "pull")
+            - pulled[..., None] * _features(times, keys, "pull")
         )
-        aq = a[..., None] * q[..., None, :, :]
-        k_grad = b[..., None] * _features(heads, aq, "push")
-        k_grad = k_grad - _features(heads, pulled[..., None] * aq, "push")
+        k_grad = b[..., None] * _features(times, aq, "push")
+        k_grad = k_grad - _features(times, pulled[..., None] * aq, "push")
         return toward_vectors, q_grad.sum(-3), k_grad.sum(-3), None, None
 
 
@@ -104,8 +114,10 @@ def _each(heads: tuple[Head, ...], vectors: Tensor, side: Side) -> Tensor:
     return torch.stack(products).view(vectors.shape)
 
 
-def _features(heads: tuple[Head, ...], values: Tensor, side: Side) -> Tensor:
+def _features(
+    times: Callable[[Tensor, Side], Tensor], values: Tensor, side: Side
+) -> Tensor:
     """Product with values (*batch, r, n, d): every feature is one vector."""
     columns = values.transpose(-1, -2)
     flat = columns.reshape(*columns.shape[:-3], -1, columns.shape[-1])
-    return _each(heads, flat, side).view(columns.shape).transpose(-1, -2)
+    return times(flat, side).view(columns.shape).transpose(-1, -2)

@@ -2,7 +2,7 @@
 
 from attnchain.operators.algebra import Product
 from attnchain.operators.base import AbstractTransition
-from attnchain.operators.transform import ColumnNormalized
+from attnchain.operators.reweighted import ColumnNormalized
 
 
 def forward_backward(transition: AbstractTransition) -> Product:

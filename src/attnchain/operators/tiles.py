@@ -11,6 +11,7 @@ spacing of large scores.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -40,6 +41,52 @@ class Scores:
     mask: Tensor | None
     causal: bool
 
+    @cached_property
+    def lift(self) -> Tensor | None:
+        """Largest number an additive mask adds in each row, None where all are zero.
+
+        It is taken off before the numbers are added: a softmax does not see it, but
+        scores would be rounded to its spacing. (1 or m,), in the mask's precision.
+        """
+        if self.mask is None or self.mask.dtype == torch.bool:
+            return None
+        lift = _largest_added(self.mask, self.causal)
+        lift = torch.where(torch.isneginf(lift), 0.0, lift)
+        return lift if bool(lift.any()) else None
+
+    def added(self, rows: slice, columns: slice) -> Tensor | None:
+        """What an additive mask adds to natural scores in a tile, at most zero."""
+        mask = self.mask
+        if mask is None or mask.dtype == torch.bool:
+            return None
+        part = mask[rows if len(mask) > 1 else slice(None), columns]
+        part = part.to(torch.promote_types(mask.dtype, self.key.dtype))
+        lift = self.lift
+        if lift is None:
+            return part
+        return part - lift[rows if len(lift) > 1 else slice(None), None]
+
+    @property
+    def lifted_mask(self) -> Tensor | None:
+        """The mask less `lift`, None where that has more numbers than were given."""
+        mask, lift = self.mask, self.lift
+        if mask is None or lift is None or len(lift) > len(mask):
+            return mask if lift is None else None
+        whole = slice(None)
+        return self.added(whole, whole)
+
+    def largest_added(self, limit: float) -> float:
+        """Largest size of what a mask adds, of numbers above -limit."""
+        if self.mask is None or self.mask.dtype == torch.bool:
+            return 0.0
+        worst = torch.zeros((), dtype=torch.float64, device=self.key.device)
+        for rows, columns in self.tiles():
+            added = self.added(rows, columns)
+            if added is not None:
+                size = torch.where(added > -limit, -added, 0.0).amax()
+                worst = torch.maximum(worst, size.double())
+        return float(worst)
+
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """Row and column ranges that cover every allowed pair of states."""
         m, n = len(self.query), len(self.key)
@@ -68,14 +115,12 @@ class Scores:
         return scores if offset is None else scores.sub_(offset[rows, None])
 
     def _apply_mask(self, scores: Tensor, rows: slice, columns: slice) -> None:
-        mask = self.mask
-        if mask is None:
-            return
-        part = mask[rows if mask.shape[0] > 1 else slice(None), columns]
-        if mask.dtype == torch.bool:
+        mask, added = self.mask, self.added(rows, columns)
+        if added is not None:
+            scores.add_(added.to(scores.dtype), alpha=LOG2_E)
+        elif mask is not None:
+            part = mask[rows if len(mask) > 1 else slice(None), columns]
             scores.masked_fill_(~part, -torch.inf)
-        else:
-            scores.add_(part.to(scores.dtype), alpha=LOG2_E)
 
 
 @dataclass(frozen=True)
@@ -139,11 +184,27 @@ def fill(scores: Scores, matrix: Tensor) -> Tensor:
 def diagonal(scores: Scores, sums: Rows) -> Tensor:
     """Diagonal of P, (n,)."""
     own = (scores.query * scores.key).sum(-1)
-    mask = scores.mask
+    mask, lift = scores.mask, scores.lift
     if mask is not None:
         part = mask.diagonal() if mask.shape[0] > 1 else mask[0]
         if mask.dtype == torch.bool:
             own = own.masked_fill(~part, -torch.inf)
         else:
-            own = own + LOG2_E * part
+            part = part.to(torch.promote_types(part.dtype, own.dtype))
+            part = part if lift is None else part - lift
+            own = own + LOG2_E * part.to(own.dtype)
     return torch.exp2(own - sums.top) / sums.total
+
+
+def _largest_added(mask: Tensor, causal: bool) -> Tensor:
+    """Largest entry of every row of a mask (1 or m, n) that a query may see."""
+    if not causal:
+        return mask.amax(-1)
+    if len(mask) == 1:
+        return mask[0].cummax(0).values
+    state = torch.arange(len(mask), device=mask.device)
+    tops = []
+    for rows in state.split(ROWS):
+        future = state[None, :] > rows[:, None]
+        tops.append(mask[rows].masked_fill(future, -torch.inf).amax(-1))
+    return torch.cat(tops)

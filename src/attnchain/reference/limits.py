@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from attnchain.errors import ReducibleChainError
 from attnchain.reference.classes import closed_classes, is_irreducible
-from attnchain.reference.matrices import column_normalized, damped
+from attnchain.reference.matrices import column_normalized, damped, normalize_rows
 
 Array = npt.NDArray[np.float64]
 Direction = Literal["incoming", "outgoing"]
@@ -37,6 +37,7 @@ def propagate(
                [0.5 , 0.5 ],
                [0.75, 0.25]])
     """
+    matrix = normalize_rows(matrix)
     chain = matrix if direction == "incoming" else column_normalized(matrix)
     vectors = [np.asarray(start, np.float64)]
     for _ in range(bounces):
@@ -59,6 +60,7 @@ def stationary_distributions(matrix: Array) -> Array:
         array([[1.        , 0.        , 0.        ],
                [0.        , 0.66666667, 0.33333333]])
     """
+    matrix = normalize_rows(matrix)
     classes = closed_classes(matrix)
     result = np.zeros((len(classes), len(matrix)))
     for row, states in zip(result, classes, strict=True):
@@ -109,7 +111,7 @@ def token_rank(
         >>> token_rank(np.array([[.5, .5], [1., 0.]]), 1.0)
         array([0.66666667, 0.33333333])
     """
-    chain = damped(matrix, damping, personalization)
+    chain = damped(normalize_rows(matrix), damping, personalization)
     return stationary(chain if direction == "incoming" else column_normalized(chain))
 
 

@@ -1,4 +1,8 @@
-"""Transition matrices and the chains made from them, as plain arrays."""
+"""Transition matrices and the chains made from them, as plain arrays.
+
+A matrix from elsewhere whose rows sum to one only as far as they are rounded is read
+as `normalize_rows` of it, in float64.
+"""
 
 from collections.abc import Sequence
 
@@ -21,6 +25,8 @@ def attention(
     """Transition matrix of one attention head.
 
     `P[i, j] = exp(s_ij) / sum_j exp(s_ij)` with `s_ij = scale q_i . k_j + mask_ij`.
+    The largest number that a mask adds in a row is taken off first: it changes nothing,
+    but scores would be rounded to its spacing.
 
     Args:
         q: Queries, `(n, d)`.
@@ -43,12 +49,15 @@ def attention(
     q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
     n, d = q.shape
     scores = (d**-0.5 if scale is None else scale) * (q @ k.T)
+    added = np.zeros((n, n))
     if mask is not None:
         given = np.asarray(mask)
-        added = np.where(given, 0.0, -np.inf) if given.dtype == bool else given
-        scores = scores + added
+        given = np.where(given, 0.0, -np.inf) if given.dtype == bool else given
+        added = added + given
     if causal:
-        scores = np.where(np.tril(np.ones((n, n), bool)), scores, -np.inf)
+        added = np.where(np.tril(np.ones((n, n), bool)), added, -np.inf)
+    most = added.max(axis=1, keepdims=True)
+    scores = scores + (added - np.where(np.isneginf(most), 0.0, most))
     highest = scores.max(axis=1, keepdims=True)
     if np.isneginf(highest).any():
         row = int(np.argmin(highest))
@@ -92,8 +101,12 @@ def pull(matrix: Array, f: Array) -> Array:
 
 
 def mixture(matrices: Sequence[Array], weights: Sequence[float]) -> Array:
-    """Choose a chain with probability `w_h`, then step: `sum_h w_h P_h`."""
-    return np.tensordot(np.asarray(weights), np.stack(matrices), axes=1)
+    """Choose a chain with probability `w_h`, then step: `sum_h w_h P_h`.
+
+    Weights are divided by their sum.
+    """
+    shares = np.asarray(weights, np.float64)
+    return np.tensordot(shares / shares.sum(), np.stack(matrices), axes=1)
 
 
 def product(matrices: Sequence[Array]) -> Array:
@@ -117,7 +130,8 @@ def damped(
     Args:
         matrix: `(n, n)`.
         damping: Probability of following the chain.
-        personalization: Distribution `v` jumped to, `(n,)`; uniform when not given.
+        personalization: Distribution `v` jumped to, `(n,)`, divided by its sum; uniform
+            when not given.
 
     Sources:
         Page, Brin, Motwani and Winograd, The PageRank Citation Ranking, 1999.
@@ -128,7 +142,8 @@ def damped(
                [0.1, 0.9]])
     """
     n = len(matrix)
-    v = np.full(n, 1 / n) if personalization is None else np.asarray(personalization)
+    v = np.ones(n) if personalization is None else np.asarray(personalization)
+    v = v / v.sum(dtype=np.float64)
     return damping * matrix + (1 - damping) * np.outer(np.ones(n), v)
 
 
@@ -168,12 +183,14 @@ def column_normalized(matrix: Array) -> Array:
 
 
 def reversed_(matrix: Array, pi: Array) -> Array:
-    """Same chain with time running backwards: `R[i, j] = pi_j P[j, i] / pi_i`.
+    """Same chain with time running backwards: `R[i, j] = pi_j P[j, i] / (pi P)_i`.
+
+    `pi P` is `pi`, but for the error of the given one: rows sum to one all the same.
 
     Sources:
         Levin and Peres, Markov Chains and Mixing Times, 2nd ed., equation 1.32.
     """
-    return np.diag(1 / pi) @ matrix.T @ np.diag(pi)
+    return normalize_rows(matrix.T * pi)
 
 
 def lazy(matrix: Array, holding: float = 0.5) -> Array:
