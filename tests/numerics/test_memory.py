@@ -8,9 +8,10 @@ import pytest
 import torch
 from tests.operators.builders import queries_and_keys
 
-from attnchain.errors import MaterializationWarning
+from attnchain.errors import ArgumentError, MaterializationWarning
 from attnchain.markov import second_eigenvalue, stationary
-from attnchain.operators import AttentionTransition, Damped, Power
+from attnchain.operators import AttentionTransition, Damped, Power, fits_budget
+from attnchain.operators.memory import memory_budget
 
 MEASURE = """
 import re, sys, torch
@@ -57,7 +58,7 @@ def test_the_measurement_sees_a_stored_matrix():
 @pytest.mark.parametrize("make", [lambda p: p, Damped, lambda p: Power(p, 2)])
 @pytest.mark.parametrize("backend", ["auto", "tiled"])
 def test_dense_forms_above_the_budget_warn(monkeypatch, make, backend):
-    chain = make(AttentionTransition(*queries_and_keys(8, 2), backend=backend))
+    chain = make(AttentionTransition(*queries_and_keys(800, 2), backend=backend))
     monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
     with pytest.warns(MaterializationWarning, match="GiB"):
         chain.to_dense()
@@ -65,9 +66,9 @@ def test_dense_forms_above_the_budget_warn(monkeypatch, make, backend):
 
 def test_a_stored_back_end_above_the_budget_warns(monkeypatch):
     monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
-    chain = AttentionTransition(*queries_and_keys(8, 2), backend="dense")
+    chain = AttentionTransition(*queries_and_keys(800, 2), backend="dense")
     with pytest.warns(MaterializationWarning, match="GiB"):
-        chain.push(torch.full((8,), 1 / 8))
+        chain.push(torch.full((800,), 1 / 800))
 
 
 def test_few_states_are_no_dense_form_worth_a_warning(monkeypatch):
@@ -77,3 +78,72 @@ def test_few_states_are_no_dense_form_worth_a_warning(monkeypatch):
         warnings.simplefilter("error")
         second_eigenvalue(chain)
         stationary(Damped(chain, 0.99))
+
+
+def test_the_budget_is_that_of_the_machine_not_of_the_moment(monkeypatch):
+    monkeypatch.delenv("ATTNCHAIN_MEMORY_BUDGET", raising=False)
+    asked = []
+
+    def sysconf(name):
+        asked.append(name)
+        return {"SC_PHYS_PAGES": 2**20, "SC_PAGE_SIZE": 2**10}[name]
+
+    monkeypatch.setattr("os.sysconf", sysconf)
+    assert memory_budget(torch.device("cpu")) == 2**28
+    assert set(asked) == {"SC_PHYS_PAGES", "SC_PAGE_SIZE"}
+
+
+@pytest.mark.parametrize("bad", ["", "2GB", "-1", "1.5"])
+def test_a_budget_that_is_no_number_of_bytes_is_refused(monkeypatch, bad):
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", bad)
+    with pytest.raises(ArgumentError, match="ATTNCHAIN_MEMORY_BUDGET"):
+        fits_budget(torch.Size((2, 2)), torch.float32, torch.device("cpu"))
+
+
+def test_the_printed_form_says_whether_matrices_are_stored(monkeypatch):
+    q, k = queries_and_keys(100, 2)
+    chain = AttentionTransition(q, k)
+    assert repr(chain).endswith("cpu, stored)")
+    monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "150000")  # one matrix, not two
+    assert repr(chain).endswith("cpu, in pieces)")
+    assert repr(AttentionTransition(q, k, backend="dense")).endswith("stored)")
+
+
+HELD = """
+import re, sys, torch
+from pathlib import Path
+from attnchain.markov import stationary
+from attnchain.operators import *
+torch.set_num_threads(1)
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) * 1024
+
+def solve(n):
+    q, k = torch.randn(2, 12, n, 8, generator=torch.Generator().manual_seed(0))
+    heads = AttentionTransition(q, k)
+    chain = {
+        "head": lambda: heads[0],
+        "mixture": lambda: Mixture([heads], [torch.full((12,), 1 / 12)]),
+        "restricted": lambda: Restricted(
+            Mixture([heads], [torch.full((12,), 1 / 12)]), torch.arange(1, n)
+        ),
+    }[sys.argv[1]]()
+    chain = Damped(chain)
+    before = peak()
+    stationary(ColumnNormalized(chain) if sys.argv[2] == "outgoing" else chain)
+    return (peak() - before) / (8 * n * n)
+
+solve(300)
+print(solve(2_500))
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("direction", ["incoming", "outgoing"])
+@pytest.mark.parametrize("kind", ["head", "mixture", "restricted"])
+def test_a_solver_holds_two_double_precision_matrices_of_a_chain(kind, direction):
+    command = [sys.executable, "-c", HELD.replace("\\\\\\\\", "\\\\"), kind, direction]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1 <= float(ran.stdout) <= 2.3

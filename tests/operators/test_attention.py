@@ -192,7 +192,7 @@ def test_unknown_backends_are_refused():
 
 def test_a_dense_form_above_the_budget_warns(monkeypatch):
     monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", "100")
-    q, k = queries_and_keys(8, 2)
+    q, k = queries_and_keys(800, 2)
     with pytest.warns(MaterializationWarning, match="GiB"):
         AttentionTransition(q, k).to_dense()
 

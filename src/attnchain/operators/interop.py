@@ -10,8 +10,7 @@ from attnchain.checks import check_finite, check_floating
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators.base import AbstractTransition, check_transition
 from attnchain.operators.dense import DenseTransition
-from attnchain.operators.memory import fits_solving
-from attnchain.operators.tiles import COLUMNS, ROWS
+from attnchain.operators.memory import fits_solving, within_a_tile
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -146,8 +145,7 @@ def stored(chain: AbstractTransition) -> AbstractTransition:
     if isinstance(chain, DenseTransition):
         return chain
     check_transition(chain, "chain")
-    larger = chain.shape.numel() > ROWS * COLUMNS
-    fits = fits_solving(chain.shape, chain.dtype, chain.device)
-    if not fits or (larger and chain.never_stores):
+    refused = chain.never_stores and not within_a_tile(chain.shape)
+    if refused or not fits_solving(chain.shape, chain.dtype, chain.device):
         return chain
     return DenseTransition.trusted(chain.to_dense())

@@ -6,6 +6,7 @@ import warnings
 import torch
 
 from attnchain.errors import ArgumentError, MaterializationWarning
+from attnchain.operators.tiles import COLUMNS, ROWS
 
 _CEILING = 2 * 2**30
 
@@ -65,11 +66,16 @@ def fits_solving(shape: torch.Size, dtype: torch.dtype, device: torch.device) ->
     return fits_budget(torch.Size((2, *shape)), dtype, device)
 
 
+def within_a_tile(shape: torch.Size) -> bool:
+    """Whether matrices are no larger than the tile that any product needs."""
+    return shape.numel() <= ROWS * COLUMNS
+
+
 def announce_storage(
     shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Warns where matrices of this shape are about to be stored above the budget."""
-    if not fits_budget(shape, dtype, device):
+    """Warns where more than a tile is about to be stored above the budget."""
+    if not within_a_tile(shape) and not fits_budget(shape, dtype, device):
         size = shape.numel() * dtype.itemsize / 2**30
         warnings.warn(
             f"storing {tuple(shape)} takes {size:.1f} GiB; push and pull need no "

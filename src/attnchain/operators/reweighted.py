@@ -91,9 +91,9 @@ class Restricted(Reweighted):
     @full_precision
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The kept rows and columns, renormalised."""
-        whole = self.base.to_dense()
-        inside = whole[..., self.keep[:, None], self.keep]
-        return inside / self._checked(inside.sum(-1))[..., None]
+        inside = self.base.to_dense()[..., self.keep[:, None], self.keep]
+        mass = self._checked(inside.sum(-1))[..., None]
+        return inside / mass if self.tracks_gradients else inside.div_(mass)
 
     def _push(self, vectors: Tensor) -> Tensor:
         full = self._embed(vectors / self.row_mass[..., None, :])
