@@ -19,7 +19,7 @@ NAMES = {
     "attnchain.operators": """
         AbstractTransition AttentionTransition ColumnNormalized Damped DenseTransition
         Lazy Mixture Permuted Power Product Restricted Reversed Side as_transition
-        fits_budget forward_backward normalize_rows stored to_scipy
+        fits_budget forward_backward full_precision normalize_rows stored to_scipy
     """,
     "attnchain.markov": """
         Direction LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum

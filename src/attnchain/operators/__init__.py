@@ -8,7 +8,7 @@ queries and keys. Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chai
 
 from attnchain.operators.algebra import Mixture, Power, Product
 from attnchain.operators.attention import AttentionTransition
-from attnchain.operators.base import AbstractTransition, Side, check_transition
+from attnchain.operators.base import AbstractTransition, Side
 from attnchain.operators.damped import Damped
 from attnchain.operators.dense import DenseTransition
 from attnchain.operators.interop import (
@@ -38,7 +38,6 @@ __all__ = [
     "Reversed",
     "Side",
     "as_transition",
-    "check_transition",
     "fits_budget",
     "forward_backward",
     "full_precision",

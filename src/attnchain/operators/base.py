@@ -274,7 +274,15 @@ def _never_stores(part: object) -> bool:
 
 
 def check_transition(chain: object, name: str) -> None:
-    """Raises ArgumentError unless the argument is a transition."""
+    """Raises ArgumentError unless the argument is a transition.
+
+    Args:
+        chain: What was given.
+        name: What the caller calls it.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
     if not isinstance(chain, AbstractTransition):
         message = (
             f"{name} must be a transition, but is {type(chain).__name__}; make one of "

@@ -16,7 +16,14 @@ _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 def full_precision(
     function: Callable[Arguments, Value],
 ) -> Callable[Arguments, Value]:
-    """The function with autocast off, which would halve the precision of products."""
+    """The function with autocast off, which would halve the precision of products.
+
+    Args:
+        function: What multiplies.
+
+    Returns:
+        The same function, for use as a decorator.
+    """
 
     @wraps(function)
     def precise(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
