@@ -62,7 +62,7 @@ def test_a_token_without_steps_left_stays_in_place():
 )
 def test_features_of_other_kinds_are_refused(features):
     chain = as_transition(torch.full((3, 3), 1 / 3))
-    with pytest.raises(ShapeError, match="features"):
+    with pytest.raises(ArgumentError, match="features"):
         gated(chain, features)
 
 
