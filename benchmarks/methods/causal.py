@@ -126,7 +126,7 @@ def uniform_rows(n):
     for seed in SEEDS:
         for process in PROCESSES:
             sample, seconds, grown = run(UniformScore(n), process, MOVES[n], seed)
-            traces.setdefault(process, edges_by_move(sample)[:5000])
+            traces.setdefault(process, edges_by_move(sample)[:5000:10])
             found[process].append(uniform_run(sample, seconds, grown))
     rows = []
     for process, runs in found.items():
