@@ -1,6 +1,6 @@
 """Stationary distributions lie within their bound, by FLINT's rigorous enclosures.
 
-The sample runs always; all 800 chains and 32 of 60 states, about a minute:
+The sample runs always; all 1,400 chains and 56 of 60 states, about a minute:
 `pytest -m exhaustive`.
 """
 
@@ -17,6 +17,7 @@ from attnchain.operators import (
     ColumnNormalized,
     Damped,
     DenseTransition,
+    Mixture,
     Restricted,
 )
 from attnchain.testing.hard import HARD
@@ -33,17 +34,22 @@ def one_of(generator, things):
     return things[int(uniform(generator, 0, len(things)))]
 
 
-def stored(n, g):
+def stored(n, g, dtypes=(torch.float64,)):
     """A matrix of a hard kind."""
     build = one_of(g, list(HARD.values()))
-    matrix = build(n, g)
+    matrix = build(n, g).to(one_of(g, dtypes))
     return DenseTransition(matrix), enclosures.divided(enclosures.given(matrix))
 
 
-def attention(n, g, mask=None):
+def rounded(n, g):
+    """The same in a lower precision, whose rows do not sum to one."""
+    return stored(n, g, PRECISIONS[1:])
+
+
+def attention(n, g, mask=None, dtypes=PRECISIONS):
     """Queries and keys in some precision, scores up to hundreds."""
     q, k = (uniform(g, 0.1, 4) * torch.randn(2, n, 4, generator=g)).to(
-        one_of(g, PRECISIONS)
+        one_of(g, dtypes)
     )
     options = {"mask": mask, "causal": uniform(g, 0, 1) < 0.2}
     backend = one_of(g, ("dense", "tiled"))
@@ -60,6 +66,22 @@ def masked(n, g):
     return attention(n, g, one_of(g, (seen, bias, key)))
 
 
+def lowered_rows(n, g):
+    """Whole rows moved by a huge bias, which changes nothing in a softmax."""
+    rows = torch.zeros(n, n)
+    rows[torch.rand(n, generator=g) < 0.5] = -1e30
+    return attention(n, g, rows)
+
+
+def mixture(n, g):
+    """Heads in single precision under weights in double precision."""
+    parts = [attention(n, g, dtypes=(torch.float32,)) for _ in range(3)]
+    weights = torch.rand(3, generator=g, dtype=torch.float64)
+    weights = weights / weights.sum()
+    chain = Mixture([chain for chain, _ in parts], list(weights))
+    return chain, enclosures.mixture([matrix for _, matrix in parts], weights)
+
+
 def restricted(n, g):
     """The tokens left when one is dropped."""
     chain, matrix = masked(n + 1, g)
@@ -67,7 +89,7 @@ def restricted(n, g):
     return Restricted(chain, keep), enclosures.restricted(matrix, keep.tolist())
 
 
-KINDS = (stored, attention, masked, restricted)
+KINDS = (stored, rounded, attention, masked, lowered_rows, mixture, restricted)
 
 
 def drawn(kind, seed, n=None):
