@@ -1,4 +1,15 @@
-"""How much of t bounces the slowest modes of a chain carry."""
+r"""How much of t bounces the slowest modes of a chain carry.
+
+For a reversible chain the modes are eigenvectors, and the share is
+$1 - \sum_{i > k} |\lambda_i|^{2t} / \sum_{i > 1} |\lambda_i|^{2t}$. For any other it
+also never falls with k, as the projections are orthogonal and nested; sums of
+eigenvectors, which are oblique there, would not have that. A k between a complex pair
+counts half of it. Where moduli tie in a chain that is not reversible, the share
+depends on the order that the Schur form happens to have.
+
+Sources: the explained variance of nested tokens (Wen et al., arXiv 2503.08685), with
+the modes of the chain in the place of tokens; this form of it is ours.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,13 +39,6 @@ def explained_bounce(
     $\langle f, g \rangle = \sum_i \pi_i f_i g_i$, and $\|A\|^2 = \sum_{ij} \pi_i
     A_{ij}^2 / \pi_j$ the norm that belongs to it.
 
-    For a reversible chain these are eigenvectors, and the share is
-    $1 - \sum_{i > k} |\lambda_i|^{2t} / \sum_{i > 1} |\lambda_i|^{2t}$. For any other
-    it also never falls with k, as the projections are orthogonal and nested; sums of
-    eigenvectors, which are oblique there, would not have that. A k between a complex
-    pair counts half of it. Where moduli tie in a chain that is not reversible, the
-    share depends on the order that the Schur form happens to have.
-
     Args:
         transition: One chain or a batch, irreducible and small enough to store.
         k: Number of modes, counting the stationary one: 1 to n; or several of these.
@@ -53,10 +57,6 @@ def explained_bounce(
     Cost:
         One Schur form and 2 log2(t) products of n x n matrices for each chain.
 
-    Sources:
-        The explained variance of nested tokens (Wen et al., arXiv 2503.08685), with
-        the modes of the chain in the place of tokens; this form of it is ours.
-
     Example:
         >>> import torch
         >>> from attnchain import as_transition
@@ -64,6 +64,20 @@ def explained_bounce(
         >>> explained_bounce(as_transition(three.double()), range(1, 4), 2)
         tensor([0.0000, 0.7596, 1.0000], dtype=torch.float64)
     """
+    wanted = _checked(transition, k, t)
+    with torch.no_grad():
+        shares = for_each_chain(
+            partial(_shares, most=max(wanted), bounces=int(t)), transition
+        )
+    chosen = torch.stack(shares)[:, [one - 1 for one in wanted]]
+    curve = chosen.view((*transition.batch_shape, len(wanted))).to(transition.device)
+    return curve if isinstance(k, Sequence) else curve[..., 0]
+
+
+def _checked(
+    transition: AbstractTransition, k: int | Sequence[int], t: int
+) -> list[int]:
+    """The numbers of modes asked for."""
     check_transition(transition)
     n = transition.n_states
     wanted = list(k) if isinstance(k, Sequence) else [k]
@@ -75,13 +89,7 @@ def explained_bounce(
     if not fits_budget(transition.shape[-2:], torch.float64, transition.device):
         message = f"explained_bounce stores {n} x {n} matrices; restrict the chain"
         raise ShapeError(message)
-    with torch.no_grad():
-        shares = for_each_chain(
-            partial(_shares, most=max(wanted), bounces=int(t)), transition
-        )
-    chosen = torch.stack(shares)[:, [int(one) - 1 for one in wanted]]
-    curve = chosen.view((*transition.batch_shape, len(wanted))).to(transition.device)
-    return curve if isinstance(k, Sequence) else curve[..., 0]
+    return [int(one) for one in wanted]
 
 
 def _shares(chain: AbstractTransition, *, most: int, bounces: int) -> Tensor:

@@ -1,4 +1,11 @@
-"""Metastable sets: groups of tokens among which probability stays."""
+"""Metastable sets: groups of tokens among which probability stays.
+
+Sources: Deuflhard and Weber, Linear Algebra Appl. 398 (2005), for PCCA+; Weber and
+Galliat, ZIB-Report 02-12, for the inner simplex; Reuter et al., J. Chem. Phys. 150
+(2019), for Schur vectors of non-reversible chains; Roeblitz and Weber, Adv. Data
+Anal. Classif. 7 (2013), for crispness. We stop at the feasible inner simplex and do
+not optimise crispness further.
+"""
 
 from collections.abc import Sequence
 
@@ -59,13 +66,6 @@ def metastable_sets(
         ShapeError: A batch.
         ReducibleChainError: The chain is reducible; damp it.
         ConvergenceError: The subspace or the stationary distribution was not found.
-
-    Sources:
-        Deuflhard and Weber, Linear Algebra Appl. 398 (2005), for PCCA+; Weber and
-        Galliat, ZIB-Report 02-12, for the inner simplex; Reuter et al., J. Chem.
-        Phys. 150 (2019), for Schur vectors of non-reversible chains; Roeblitz and
-        Weber, Adv. Data Anal. Classif. 7 (2013), for crispness. We stop at the
-        feasible inner simplex and do not optimise crispness further.
 
     Example:
         >>> import torch

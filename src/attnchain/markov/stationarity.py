@@ -70,24 +70,21 @@ def stationary(
 ) -> Stationary:
     r"""The distribution that one more bounce leaves unchanged: $\pi = \pi P$.
 
-    It exists for every chain and is unique when the chain is irreducible, in
-    particular for damped chains. Every answer has a **certified** bound on its L1
-    error, for the numbers as given, and converged where that is within the tolerance;
-    how is told at the top of this module. It is differentiable in queries, keys,
-    stored matrices and the personalization, by implicit differentiation.
+    It exists for every chain, and is unique when that is irreducible or damped. Every
+    answer has a **certified** bound on its L1 error, for the numbers as given, and
+    converged where that is within the tolerance; how is told at the top of this
+    module. Differentiable in queries, keys, stored matrices and personalization.
 
     Args:
         transition: One chain or a batch.
         tolerance: Largest `error_bound` accepted (L1).
-        solver: "auto" factorises or eliminates small chains, uses restarted GMRES
-            for large ones, and eliminates those it cannot certify, where they can be
-            stored; "gmres"; "anderson" is safeguarded Anderson acceleration;
-            "direct" factorises or eliminates at any size; "power" iterates plainly,
-            as a reference.
+        solver: "auto" factorises or eliminates small chains, and large ones that
+            restarted GMRES, "gmres", cannot certify, where they can be stored;
+            "anderson" is safeguarded Anderson acceleration; "direct" factorises or
+            eliminates at any size; "power" iterates plainly, as a reference.
         max_iterations: Iterations to spend on each chain.
         start: A distribution `(n,)` or `(*batch, n)` to start from, for the cost only.
-        on_failure: Raise `ConvergenceError` with the unfinished result, warn, or
-            return it with its outcome.
+        on_failure: Raise `ConvergenceError` with what was found, warn, or return it.
 
     Returns:
         `Stationary`, its distribution in float64.
@@ -117,11 +114,10 @@ def stationary(
     with torch.no_grad():
         solved = for_each_chain(_solve_chain, transition, options)
     result = collected(solved, transition.batch_shape)
-    if torch.is_grad_enabled() and transition.requires_grad:
+    if transition.tracks_gradients:
         attached = with_gradient(transition, result.distribution)
         result = replace(result, distribution=attached)
-    if result.outcome is not Outcome.CONVERGED and on_failure != "return":
-        _report(result, tolerance, on_failure)
+    _report(result, tolerance, on_failure)
     return result
 
 
@@ -281,6 +277,9 @@ def _inverse_size(matrix: Tensor) -> float:
 
 
 def _report(result: Stationary, tolerance: float, on_failure: OnFailure) -> None:
+    """Raises or warns where the tolerance was not reached."""
+    if result.outcome is Outcome.CONVERGED or on_failure == "return":
+        return
     message = (
         f"the stationary distribution {result.outcome.value}: L1 error bound "
         f"{float(result.error_bound.max()):.2g}, residual "

@@ -113,6 +113,18 @@ def mixing_time(
         >>> mixing_time(two, torch.tensor([5 / 6, 1 / 6]).double())
         tensor(2., dtype=torch.float64)
     """
+    pi = _checked(transition, stationary, epsilon, max_bounces)
+    times = [
+        _first_mixed(chain.to(torch.float64).to_dense(), target, epsilon, max_bounces)
+        for chain, target in zip(transition.chains(), pi, strict=True)
+    ]
+    return torch.tensor(times, dtype=torch.float64).view(transition.batch_shape)
+
+
+def _checked(
+    transition: AbstractTransition, stationary: Tensor, epsilon: float, max_bounces: int
+) -> Tensor:
+    """The stationary distribution of every chain of the batch, (chains, n)."""
     check_transition(transition)
     check_number(epsilon, "epsilon")
     if not 0 < epsilon < 1:
@@ -129,14 +141,8 @@ def mixing_time(
     if not fits_budget(shape, torch.float64, transition.device):
         message = f"mixing_time stores {tuple(shape)} matrices; use relaxation_time"
         raise ShapeError(message)
-    pi = stationary.double().expand(*transition.batch_shape, transition.n_states)
-    times = [
-        _first_mixed(chain.to(torch.float64).to_dense(), target, epsilon, max_bounces)
-        for chain, target in zip(
-            transition.chains(), pi.reshape(-1, transition.n_states), strict=True
-        )
-    ]
-    return torch.tensor(times, dtype=torch.float64).view(transition.batch_shape)
+    wide = stationary.double().expand(transition.shape[:-1])
+    return wide.reshape(-1, transition.n_states)
 
 
 def _first_mixed(matrix: Tensor, pi: Tensor, epsilon: float, max_bounces: int) -> float:
