@@ -14,6 +14,7 @@ from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRe
 from attnchain.capturing.result import CapturedAttention
 from attnchain.capturing.sites import AttentionSite, Numbers, Selection
 from attnchain.capturing.switches import fused_attention
+from attnchain.capturing.tiles import picture_in_tiles
 
 __all__ = [
     "GUIDED",
@@ -31,5 +32,6 @@ __all__ = [
     "TokenGrid",
     "capture",
     "fused_attention",
+    "picture_in_tiles",
     "prompt_tokens",
 ]

@@ -1,18 +1,12 @@
 """Where the picture's patches, the text and the special tokens lie in a sequence."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.errors import GridError, ImageError
-
-if TYPE_CHECKING:
-    from attnchain.capturing.sites import AttentionSite
-
-UNKNOWN = "no layout is known for this family of models"
 
 
 @dataclass(frozen=True)
@@ -21,14 +15,17 @@ class TokenGrid:
 
     Prefix and suffix hold everything that is not a patch: class, distillation and
     register tokens, or the text of a joint text-image sequence. A pure text sequence
-    has no patches (`TokenGrid.of_text`); audio is one row of frames.
+    has no patches (`TokenGrid.of_text`); audio is one row of frames. Pictures among
+    the words of a prompt may be several, each with a grid (`views`), and their patches
+    may have other tokens between them (`places`).
 
     Args:
         rows: Rows of patches.
         columns: Columns of patches.
         prefix: Tokens before the first patch.
-        suffix: Tokens after the last patch.
-        text: Positions of text tokens in the sequence, inside prefix or suffix.
+        suffix: Tokens after the last patch; where patches are scattered, all others.
+        text: Positions of text tokens in the sequence, inside prefix or suffix; empty
+            where the text goes round pictures.
         windows: Windows (down, across) the picture is cut into, where attention
             stays inside windows: the grid then describes one window, and the first
             batch axis runs over pictures x windows.
@@ -36,9 +33,15 @@ class TokenGrid:
             was cut into windows.
         size: Rows and columns of the whole picture where windows reach beyond it.
         frames: Frames of a video, each of rows x columns patches, one after another.
+        places: Position in the sequence of every patch, row by row, where a picture
+            lies among the words of a prompt; empty where patches just follow prefix.
+        picture: Number of the picture, where a sequence holds several.
+        more: Grids of the other pictures in the sequence, and of this picture where
+            it is given once more in fewer patches.
 
     Raises:
-        GridError: A size is negative, or text overlaps the patches.
+        GridError: A size is negative, text overlaps the patches, or a patch has no
+            place in the sequence.
 
     Example:
         >>> grid = TokenGrid(rows=2, columns=3, prefix=1)
@@ -57,6 +60,9 @@ class TokenGrid:
     shift: tuple[int, int] = (0, 0)
     size: tuple[int, int] | None = None
     frames: int = 1
+    places: tuple[int, ...] = field(default=(), repr=False)
+    picture: int = 0
+    more: tuple["TokenGrid", ...] = ()
 
     def __post_init__(self) -> None:
         counts = (self.rows, self.columns, self.prefix, self.suffix)
@@ -73,10 +79,15 @@ class TokenGrid:
                 f"{self.suffix} suffix tokens, but they are {self.text}"
             )
             raise GridError(message)
+        self._check_places()
 
     def __str__(self) -> str:
         """Returns the layout in words: `1 special + 4 x 6 patches`."""
         frames = f"{self.frames} x " if self.frames > 1 else ""
+        if self.places:
+            also = f" and {len(self.more)} more views" if self.more else ""
+            words = f"{frames}{self.rows} x {self.columns} patches{also}"
+            return f"{words} among {self.n_tokens} tokens"
         ahead = self.text and self.text.start < self.prefix
         after = self.text and not ahead
         parts = [
@@ -106,9 +117,47 @@ class TokenGrid:
         return self.prefix + self.n_patches + self.suffix
 
     @property
+    def views(self) -> "tuple[TokenGrid, ...]":
+        """The grids of all pictures in the sequence, this one first."""
+        return self, *self.more
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Position in the sequence of every patch, row by row, frame by frame."""
+        return self.places or tuple(range(self.prefix, self.prefix + self.n_patches))
+
+    @property
     def patches(self) -> slice:
-        """Positions of the patches in the sequence."""
-        return slice(self.prefix, self.prefix + self.n_patches)
+        """Positions of the patches in the sequence, where they are in one piece.
+
+        Raises:
+            GridError: Other tokens lie between them; see `positions`.
+        """
+        after = self.prefix + self.n_patches
+        if self.places and self.places != tuple(range(self.prefix, after)):
+            raise GridError(
+                f"the patches of {self} are not in one piece; use positions"
+            )
+        return slice(self.prefix, after)
+
+    def boxes(self) -> Float[Tensor, "n_patches 4"]:
+        """Returns left, upper, right and lower edge of the patches, row by row.
+
+        They are fractions of the width and height of the picture as the model was
+        given it, resized and perhaps cropped by its processor.
+
+        Raises:
+            GridError: The sequence has no patches, or attention is windowed.
+
+        Example:
+            >>> TokenGrid(1, 2).boxes().tolist()
+            [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]]
+        """
+        self._check_whole_picture()
+        rows, columns = torch.arange(self.rows), torch.arange(self.columns)
+        top, left = torch.meshgrid(rows, columns, indexing="ij")
+        edges = torch.stack((left, top, left + 1, top + 1), dim=-1).flatten(0, 1)
+        return edges / torch.tensor([self.columns, self.rows] * 2)
 
     def patch_at(self, x: float, y: float, *, width: float, height: float) -> int:
         """Returns the patch under a point, counted among the patches.
@@ -152,7 +201,7 @@ class TokenGrid:
         if self.n_patches == 0:
             raise GridError(f"a sequence of {self} has no map")
         if values.shape[-1] == self.n_tokens:
-            values = values[..., self.patches]
+            values = values[..., list(self.positions)]
         if values.shape[-1] != self.n_patches:
             message = (
                 f"expected {self.n_patches} values for {self.rows} x {self.columns} "
@@ -192,6 +241,26 @@ class TokenGrid:
             return whole
         return whole[..., : self.size[0], : self.size[1]]
 
+    def _check_places(self) -> None:
+        n, inside = self.n_patches, range(self.n_tokens)
+        if self.places and (
+            len(set(self.places)) != n
+            or len(self.places) != n
+            or min(self.places) != self.prefix
+            or max(self.places) not in inside
+        ):
+            message = (
+                f"expected {n} different places among {len(inside)} tokens, the first "
+                f"after {self.prefix}, but came {len(self.places)}: {self.places[:8]}"
+            )
+            raise GridError(message)
+        if any(view.n_tokens != self.n_tokens or view.more for view in self.more):
+            message = (
+                f"more must hold grids of the same {len(inside)} tokens without more "
+                f"of their own, but are {self.more}"
+            )
+            raise GridError(message)
+
     def _check_whole_picture(self) -> None:
         if self.n_patches == 0:
             raise GridError("a sequence without patches has no place in a picture")
@@ -207,66 +276,3 @@ class TokenGrid:
                 "place in it; put maps together with merge_windows"
             )
             raise GridError(message)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Token grid, or the reason why it is missing, of queries and of keys.
-
-    Attributes:
-        queries: Grid of the query tokens.
-        keys: Grid of the key tokens.
-    """
-
-    queries: TokenGrid | str = UNKNOWN
-    keys: TokenGrid | str = UNKNOWN
-
-    @classmethod
-    def of(cls, grid: TokenGrid | str) -> "Layout":
-        """Returns the layout of attention within one sequence."""
-        return cls(grid, grid)
-
-    @property
-    def is_joint(self) -> bool:
-        """True where text and patches lie in one sequence."""
-        grid = self.queries
-        return isinstance(grid, TokenGrid) and bool(grid.text) and grid.n_patches > 0
-
-    def fitted(self, n_queries: int, n_keys: int) -> "Layout":
-        """Returns the layout with grids that do not fit the lengths struck out."""
-        return Layout(_fitted(self.queries, n_queries), _fitted(self.keys, n_keys))
-
-    def fits_resolution(
-        self, site: "AttentionSite", resolution: tuple[int, int] | None
-    ) -> bool:
-        """Tells whether the queries have the rows and columns asked for, if any.
-
-        Raises:
-            GridError: Some were asked for, and the grid is not known.
-        """
-        if resolution is None:
-            return True
-        grid = self.known(site)
-        return (grid.rows, grid.columns) == tuple(resolution)
-
-    def known(self, site: "AttentionSite", *, keys: bool = False) -> TokenGrid:
-        """Returns the grid of queries or keys.
-
-        Raises:
-            GridError: It is not known.
-        """
-        grid = self.keys if keys else self.queries
-        if isinstance(grid, TokenGrid):
-            return grid
-        message = (
-            f"the token grid of {site} is not known: {grid}. Give it by hand with "
-            f"capture(model, grid=TokenGrid(rows=..., columns=..., prefix=...)), or "
-            f"grid=a function of a module's name and its number of tokens"
-        )
-        raise GridError(message)
-
-
-def _fitted(grid: TokenGrid | str, n_tokens: int) -> TokenGrid | str:
-    if isinstance(grid, str) or grid.n_tokens == n_tokens:
-        return grid
-    return f"{grid} are {grid.n_tokens} tokens where there are {n_tokens}"

@@ -8,33 +8,45 @@ module, or says what is missing. None means: ask an outer module.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attnchain.capturing import picture_tokens
 from attnchain.capturing.calls import RunningModule
-from attnchain.capturing.grid import Layout, TokenGrid
+from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.sites import Kind
-
-Rule = Callable[[RunningModule, Kind, int, int], Layout | None]
+from attnchain.capturing.text_layouts import Rule, sequences, text_of
+from attnchain.capturing.token_layout import UNKNOWN, Layout, missing
+from attnchain.capturing.window_layouts import (
+    sam_windows,
+    square_by_square,
+    swin_windows,
+    timm_windows,
+)
+from attnchain.errors import GridError
 
 
 def find_layout(
     stack: Sequence[RunningModule], kind: Kind, n_queries: int, n_keys: int
 ) -> Layout:
-    """Returns the layout given by the innermost running module that the table knows."""
-    for call in reversed(stack):
-        for family in call.families:
-            if family in RULES:
-                layout = RULES[family](call, kind, n_queries, n_keys)
+    """Returns the layout given by the innermost running module that tells it.
+
+    The first of the stack is the model that was given to capture.
+    """
+    try:
+        for call in reversed(stack):
+            rules = [RULES[family] for family in call.families if family in RULES]
+            for rule in (*rules, text_of(stack[0])):
+                layout = rule(call, kind, n_queries, n_keys)
                 if layout is not None:
                     return layout
+    except GridError as unknown:
+        return Layout.of(str(unknown))
+    if any(call.tensor("inputs_embeds") is not None for call in stack):
+        return missing("input_ids")
     return Layout()
 
 
 def _patches(shape: Sequence[int], patch: int | Sequence[int]) -> tuple[int, int]:
     down, across = (patch, patch) if isinstance(patch, int) else patch
     return shape[-2] // down, shape[-1] // across
-
-
-def _missing(name: str) -> Layout:
-    return Layout.of(f"the model was run without a tensor {name!r}")
 
 
 def _picture(
@@ -45,18 +57,51 @@ def _picture(
     def rule(call: RunningModule, *_: Any) -> Layout:
         pixels = call.tensor(argument)
         if pixels is None:
-            return _missing(argument)
+            return missing(argument)
         rows, columns = _patches(pixels.shape, patch(call.module))
         return Layout.of(TokenGrid(rows, columns, prefix=prefix(call.module)))
 
     return rule
 
 
-def _text(call: RunningModule, _: Kind, n_queries: int, n_keys: int) -> Layout:
-    """Text only, unless embeddings were given, which may hold pictures too."""
-    if call.tensor("inputs_embeds") is not None:
-        return _missing("input_ids")
-    return Layout(TokenGrid.of_text(n_queries), TokenGrid.of_text(n_keys))
+def _clip(call: RunningModule, _: Kind, __: int, ___: int) -> Layout:
+    """VideoMAE: patches of so many frames each, none left out."""
+    pixels, config = call.tensor("pixel_values"), call.module.config
+    if pixels is None:
+        return missing("pixel_values")
+    if call.argument("bool_masked_pos") is not None:
+        return Layout.of("patches were left out by bool_masked_pos")
+    rows, columns = _patches(pixels.shape, config.patch_size)
+    frames = pixels.shape[1] // config.tubelet_size
+    return Layout.of(TokenGrid(rows, columns, frames=frames))
+
+
+def _spectrogram(call: RunningModule, *_: Any) -> Layout:
+    """AST: overlapping patches of frequency x time, after two special tokens."""
+    sound, config = call.tensor("input_values"), call.module.config
+    if sound is None:
+        return missing("input_values")
+    n_frames, n_bands = sound.shape[-2:]
+    rows = (n_bands - config.patch_size) // config.frequency_stride + 1
+    columns = (n_frames - config.patch_size) // config.time_stride + 1
+    return Layout.of(TokenGrid(rows, columns, prefix=2))
+
+
+def _sam_prompts(
+    call: RunningModule, kind: Kind, n_queries: int, n_keys: int
+) -> Layout:
+    """SAM's decoder: mask and prompt tokens look at the picture, and it at them."""
+    prompts, picture = call.tensor("point_embeddings"), call.tensor("image_embeddings")
+    if prompts is None or picture is None:
+        return missing("point_embeddings or image_embeddings")
+    (rows, columns), n_prompts = picture.shape[-2:], prompts.shape[-2]
+    own = TokenGrid(0, 0, prefix=n_prompts)
+    sides = {n_prompts: own, rows * columns: TokenGrid(rows, columns)}
+    if kind == "cross" and len(sides) == 1:
+        return Layout.of("there are as many prompt tokens as patches")
+    if kind == "self":
+        return Layout.of(own)
+    return Layout(*(sides.get(n, UNKNOWN) for n in (n_queries, n_keys)))
 
 
 def _frames(_call: RunningModule, _kind: Kind, n_queries: int, n_keys: int) -> Layout:
@@ -73,42 +118,6 @@ def _whisper_decoder(
     return Layout(text, TokenGrid(1, n_keys))
 
 
-def _windows(call: RunningModule, *_: Any) -> Layout:
-    """Swin: the padded picture is rolled, then cut into windows."""
-    rows, columns = call.argument("input_dimensions")
-    window, shift = int(call.module.window_size), int(call.module.shift_size)
-    return Layout.of(
-        TokenGrid(
-            window,
-            window,
-            windows=(-(-rows // window), -(-columns // window)),
-            shift=(shift, shift),
-            size=(rows, columns),
-        )
-    )
-
-
-def _timm_windows(call: RunningModule, *_: Any) -> Layout:
-    """Swin in timm: the picture is rolled, then padded, then cut into windows."""
-    x = call.tensor("x")
-    if x is None:
-        return _missing("x")
-    rows, columns = x.shape[1:3]
-    window: tuple[int, int] = tuple(call.module.window_size)
-    shift: tuple[int, int] = tuple(call.module.shift_size)
-    if any(shift) and (rows % window[0] or columns % window[1]):
-        return Layout.of("the picture was padded between shift and windows")
-    return Layout.of(
-        TokenGrid(
-            window[0],
-            window[1],
-            windows=(-(-rows // window[0]), -(-columns // window[1])),
-            shift=shift,
-            size=(rows, columns),
-        )
-    )
-
-
 def _feature_map(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout | None:
     """UNet: the module is given rows x columns; other keys are text."""
     features = call.tensor("hidden_states")
@@ -122,7 +131,7 @@ def _latents(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout:
     """Diffusion transformer: patches of latents; cross-attention sees text."""
     latents = call.tensor("hidden_states")
     if latents is None:
-        return _missing("hidden_states")
+        return missing("hidden_states")
     rows, columns = _patches(latents.shape, call.module.config.patch_size)
     return _to_text(TokenGrid(rows, columns), kind, n_keys)
 
@@ -138,7 +147,7 @@ def _video(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout:
     """Wan: patches of the frames of a video; cross-attention sees text or picture."""
     latents, text = call.tensor("hidden_states"), call.tensor("encoder_hidden_states")
     if latents is None:
-        return _missing("hidden_states")
+        return missing("hidden_states")
     sizes = zip(latents.shape[-3:], call.module.config.patch_size, strict=True)
     frames, rows, columns = (size // patch for size, patch in sizes)
     grid = TokenGrid(rows, columns, frames=frames)
@@ -153,7 +162,7 @@ def _latents_then_text(
     """SD3: patches of latents, then text, in one sequence; some blocks see no text."""
     latents, text = call.tensor("hidden_states"), call.tensor("encoder_hidden_states")
     if latents is None or text is None:
-        return _missing("hidden_states or encoder_hidden_states")
+        return missing("hidden_states or encoder_hidden_states")
     rows, columns = _patches(latents.shape, call.module.config.patch_size)
     n = rows * columns
     if n_queries == n:
@@ -166,7 +175,7 @@ def _text_then_latents(call: RunningModule, *_: Any) -> Layout:
     """FLUX: text, then packed latents, whose places are given by their ids."""
     ids, text = call.tensor("img_ids"), call.tensor("encoder_hidden_states")
     if ids is None or text is None:
-        return _missing("img_ids or encoder_hidden_states")
+        return missing("img_ids or encoder_hidden_states")
     rows, columns = (int(n) + 1 for n in ids.reshape(-1, ids.shape[-1])[-1, 1:3])
     n_text = text.shape[1]
     return Layout.of(TokenGrid(rows, columns, prefix=n_text, text=range(n_text)))
@@ -204,20 +213,27 @@ RULES: dict[str, Rule] = {
     "transformers.DINOv3ViTModel": _REGISTERS,
     "transformers.CLIPVisionModel": _VIT,
     "transformers.SiglipVisionModel": _WITHOUT_CLASS,
-    "transformers.SwinLayer": _windows,
-    "transformers.CLIPTextModel": _text,
-    "transformers.SiglipTextModel": _text,
-    "transformers.BertModel": _text,
-    "transformers.LlamaModel": _text,
-    "transformers.T5Stack": _text,
+    "transformers.BeitModel": _VIT,
+    "transformers.Idefics3VisionTransformer": _WITHOUT_CLASS,
+    "transformers.SmolVLMVisionTransformer": _WITHOUT_CLASS,
+    "transformers.InternVLVisionModel": _VIT,
+    "transformers.SwinLayer": swin_windows,
+    "transformers.Qwen2VisionTransformerPretrainedModel": square_by_square,
+    "transformers.Qwen2_5_VisionTransformerPretrainedModel": square_by_square,
+    "transformers.Qwen3VLVisionModel": square_by_square,
+    "transformers.SamVisionLayer": sam_windows,
+    "transformers.SamTwoWayTransformer": _sam_prompts,
+    "transformers.VideoMAEModel": _clip,
+    "transformers.ASTModel": _spectrogram,
     "transformers.WhisperEncoder": _frames,
     "transformers.WhisperDecoder": _whisper_decoder,
+    **picture_tokens.RULES,
     "timm.VisionTransformer": _timm,
     "timm.Eva": _timm,
-    "timm.SwinTransformerBlock": _timm_windows,
+    "timm.SwinTransformerBlock": timm_windows,
     "open_clip.VisionTransformer": _picture("x", lambda m: m.patch_size, lambda _: 1),
-    "open_clip.TextTransformer": _text,
-    "open_clip.CLIP": _text,
+    "open_clip.TextTransformer": sequences,
+    "open_clip.CLIP": sequences,
     "diffusers.Attention": _feature_map,
     "diffusers.Transformer2DModel": _feature_map,
     "diffusers.DiTTransformer2DModel": _latents,

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from attnchain.capturing.by_hand import Softmaxes
 from attnchain.capturing.calls import AttentionCall, RunningModule
-from attnchain.capturing.grid import UNKNOWN, Layout, TokenGrid
+from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.layouts import find_layout
 from attnchain.capturing.pipelines import Denoising, Part
 from attnchain.capturing.provenance import Parts, Provenance, is_plain
 from attnchain.capturing.recording import Recording
 from attnchain.capturing.sites import AttentionSite, Kind, tower
+from attnchain.capturing.token_layout import UNKNOWN, Layout
 from attnchain.errors import UnsupportedModelError
 
 IN_BLOCKS = {

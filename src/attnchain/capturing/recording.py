@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from attnchain.capturing.calls import AttentionCall
-from attnchain.capturing.grid import Layout
 from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRecord
 from attnchain.capturing.sites import AttentionSite, Choice, Counts
+from attnchain.capturing.token_layout import Layout
 from attnchain.errors import CaptureBudgetError
 
 Keep = Literal["qk", "dense", "mean"]

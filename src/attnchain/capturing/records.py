@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from attnchain.capturing.grid import Layout, TokenGrid
+from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.sites import AttentionSite
+from attnchain.capturing.token_layout import Layout
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import (
     AbstractTransition,

@@ -1,0 +1,280 @@
+"""Vision-language models: which token of a prompt is which part of which picture.
+
+A rule finds the picture tokens by their number in `input_ids`. How many there are of
+each picture, and in which order, it reads from the other arguments of the model.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from math import isqrt
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from attnchain.capturing.calls import RunningModule
+from attnchain.capturing.grid import TokenGrid
+from attnchain.capturing.sites import Kind
+from attnchain.capturing.tiles import picture_among, picture_in_tiles
+from attnchain.capturing.token_layout import Layout
+from attnchain.errors import GridError
+
+Prompts = list[list[int]]
+Describe = Callable[[RunningModule, Prompts], list[TokenGrid]]
+"""The grid of each picture, over its own tokens alone, prompt after prompt."""
+
+_FOUND: WeakKeyDictionary[RunningModule, TokenGrid] = WeakKeyDictionary()
+"""So that a prompt is read once, not once a layer."""
+
+
+def among_words(**pictures: Describe) -> Callable[..., Layout]:
+    """Returns a rule, from functions named by the token's number in the config."""
+
+    def rule(call: RunningModule, _: Kind, n_queries: int, n_keys: int) -> Layout:
+        if call not in _FOUND:
+            _FOUND[call] = _prompt(call, pictures)
+        if n_keys == n_queries:
+            return Layout.of(_FOUND[call])
+        return Layout(_FOUND[call], "the cache holds keys of earlier passes")
+
+    return rule
+
+
+def _prompt(call: RunningModule, pictures: dict[str, Describe]) -> TokenGrid:
+    """The grid of the first picture, that of the others in its `more`."""
+    prompts: Prompts = _needed(call, "input_ids").tolist()
+    found: list[TokenGrid] = []
+    for name, describe in pictures.items():
+        number = getattr(call.module.config, name)
+        places = [[i for i, t in enumerate(p) if t == number] for p in prompts]
+        if any(places):
+            grids = describe(call, prompts)
+            alike = grids[: len(grids) // len(prompts)]
+            if places != [places[0]] * len(prompts) or grids != alike * len(prompts):
+                message = (
+                    "the prompts of the batch hold pictures of different sizes or at "
+                    "different places; give the model one prompt at a time"
+                )
+                raise GridError(message)
+            found += _placed(alike, places[0], len(prompts[0]))
+    if not found:
+        return TokenGrid.of_text(len(prompts[0]))
+    found.sort(key=lambda grid: min(view.prefix for view in grid.views))
+    views = [
+        replace(v, more=(), picture=i) for i, g in enumerate(found) for v in g.views
+    ]
+    return replace(views[0], more=tuple(views[1:]))
+
+
+def _placed(grids: list[TokenGrid], places: list[int], n: int) -> list[TokenGrid]:
+    """Moves pictures to the places of their tokens among n."""
+    expected = sum(grid.n_tokens for grid in grids)
+    if expected != len(places):
+        message = (
+            f"the pictures were expected to take {expected} tokens of the prompt, but "
+            f"it holds {len(places)} picture tokens"
+        )
+        raise GridError(message)
+    moved, start = [], 0
+    for grid in grids:
+        own = places[start : start + grid.n_tokens]
+        first, *others = (
+            picture_among(
+                [own[i] for i in view.positions],
+                n,
+                rows=view.rows,
+                columns=view.columns,
+            )
+            for view in grid.views
+        )
+        moved.append(replace(first, more=tuple(others)))
+        start += grid.n_tokens
+    return moved
+
+
+def _needed(call: RunningModule, name: str) -> Tensor:
+    value = call.argument(name)
+    if value is None:
+        raise GridError(f"the model was run without a tensor {name!r}")
+    return torch.as_tensor(value)
+
+
+def _patches(call: RunningModule) -> tuple[int, int, int]:
+    """Number of pictures or tiles, rows and columns of patches in each."""
+    pixels, patch = _needed(call, "pixel_values"), call.module.config.vision_config
+    down, across = _pair(patch.patch_size)
+    n_pictures = pixels.shape[:-3].numel()
+    return n_pictures, pixels.shape[-2] // down, pixels.shape[-1] // across
+
+
+def _pair(size: int | list[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def patch_by_patch(call: RunningModule, _: Prompts) -> list[TokenGrid]:
+    """PaliGemma: every patch is a token."""
+    n_pictures, rows, columns = _patches(call)
+    return [TokenGrid(rows, columns)] * n_pictures
+
+
+def with_class(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
+    """LLaVA: every patch is a token, perhaps a class token before them."""
+    config = call.module.config
+    sizes = call.argument("image_sizes")
+    if sizes is not None:
+        down, across = _pair(config.vision_config.patch_size)
+        sizes = torch.as_tensor(sizes).tolist()
+        return [TokenGrid(height // down, width // across) for height, width in sizes]
+    n_pictures, rows, columns = _patches(call)
+    n_tokens = sum(prompt.count(config.image_token_id) for prompt in prompts)
+    is_class = n_tokens == n_pictures * (rows * columns + 1)
+    return [TokenGrid(rows, columns, prefix=int(is_class))] * n_pictures
+
+
+def pooled(call: RunningModule, _: Prompts) -> list[TokenGrid]:
+    """Gemma 3: patches are averaged to so many tokens a picture."""
+    side = isqrt(call.module.config.mm_tokens_per_image)
+    return [TokenGrid(side, side)] * _needed(call, "pixel_values").shape[0]
+
+
+def merged(argument: str) -> Describe:
+    """Qwen-VL: squares of patches are merged; sizes are given in patches."""
+
+    def describe(call: RunningModule, _: Prompts) -> list[TokenGrid]:
+        merge = call.module.config.vision_config.spatial_merge_size
+        return [
+            TokenGrid(rows // merge, columns // merge, frames=frames)
+            for frames, rows, columns in _needed(call, argument).tolist()
+        ]
+
+    return describe
+
+
+def with_newlines(call: RunningModule, _: Prompts) -> list[TokenGrid]:
+    """LLaVA-NeXT: a thumbnail, then all tiles as one picture, its padding cut off.
+
+    A token ends each row.
+    """
+    from transformers.models.llava_next import modeling_llava_next as llava_next
+
+    config, vision = call.module.config, call.module.config.vision_config
+    side = vision.image_size // vision.patch_size
+    small = TokenGrid(side, side)
+    found = []
+    for size in _needed(call, "image_sizes").tolist():
+        down, across = llava_next.get_anyres_image_grid_shape(
+            size, config.image_grid_pinpoints, vision.image_size
+        )
+        padded = torch.empty(1, down * side, across * side)
+        rows, columns = llava_next.unpad_image(padded, size).shape[1:]
+        n_tokens = side**2 + rows * (columns + 1)
+        ends = torch.arange(side**2, n_tokens).view(rows, columns + 1)
+        large = picture_among(
+            ends[:, :-1].flatten().tolist(), n_tokens, rows=rows, columns=columns
+        )
+        first = picture_among(small.positions, n_tokens, rows=side, columns=side)
+        found.append(replace(large, more=(first,)))
+    return found
+
+
+def tagged_tiles(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
+    """Idefics 3, SmolVLM: tiles row by row, then the whole; each after its own tag.
+
+    The tag of a whole picture is that of the last tile in a prompt. Rows of tiles end
+    with a line break.
+    """
+    _, rows, columns = _patches(call)
+    scale, number = call.module.config.scale_factor, call.module.config.image_token_id
+    rows, columns = rows // scale, columns // scale
+    found = []
+    for prompt in prompts:
+        starts = _starts(prompt, number, rows * columns)
+        waiting: list[int] = []
+        for start in starts:
+            waiting.append(start)
+            if prompt[start - 1] == prompt[starts[-1] - 1]:
+                tiles = _arrangement(waiting, rows * columns)
+                found.append(_whole(tiles, rows, columns))
+                waiting = []
+    return found
+
+
+def _starts(prompt: list[int], number: int, size: int) -> list[int]:
+    """Where each tile of a prompt begins."""
+    places = [i for i, token in enumerate(prompt) if token == number]
+    starts = places[::size]
+    if len(places) % size or any(
+        places[k * size + size - 1] != start + size - 1
+        for k, start in enumerate(starts)
+    ):
+        message = f"the picture tokens of the prompt do not come in tiles of {size}"
+        raise GridError(message)
+    return starts
+
+
+def _arrangement(starts: list[int], size: int) -> tuple[int, int]:
+    """Tiles down and across, the last being the whole picture; 0 x 0 if it is alone."""
+    n_tiles = len(starts) - 1
+    gaps = [b - a - size for a, b in pairwise(starts[:-1])]
+    breaks = [k for k, gap in enumerate(gaps, 1) if gap != len(("<fake>", "<tag>"))]
+    down = len(breaks) + 1 if n_tiles else 0
+    across = n_tiles // down if down else 0
+    if breaks != [across * row for row in range(1, down)] or down * across != n_tiles:
+        message = f"{n_tiles} tiles of a picture are not rows of equal length"
+        raise GridError(message)
+    return down, across
+
+
+def _whole(tiles: tuple[int, int], rows: int, columns: int) -> TokenGrid:
+    """The picture in tiles and as a whole."""
+    if tiles == (0, 0):
+        return TokenGrid(rows, columns)
+    n_tokens = (tiles[0] * tiles[1] + 1) * rows * columns
+    return picture_in_tiles(
+        range(n_tokens), n_tokens, tiles=tiles, rows=rows, columns=columns
+    )
+
+
+def untold_tiles(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
+    """InternVL: tiles in one run; the model is not told how they are arranged."""
+    _, rows, columns = _patches(call)
+    config = call.module.config
+    rows, columns = (int(n * config.downsample_ratio) for n in (rows, columns))
+    found = []
+    for prompt in prompts:
+        number, size = config.image_token_id, rows * columns
+        run = 0
+        for token in [*prompt, None]:
+            if token == number:
+                run += 1
+            elif run > size:
+                message = (
+                    f"a picture takes {run} tokens, {run // size} tiles of {rows} x "
+                    f"{columns}, and the model is not told how they are arranged; make "
+                    f"its grid by capturing.picture_in_tiles"
+                )
+                raise GridError(message)
+            elif run:
+                found.append(TokenGrid(rows, columns))
+                run = 0
+    return found
+
+
+_QWEN = among_words(
+    image_token_id=merged("image_grid_thw"), video_token_id=merged("video_grid_thw")
+)
+_TAGGED = among_words(image_token_id=tagged_tiles)
+
+RULES: dict[str, Callable[..., Layout]] = {
+    "transformers.LlavaModel": among_words(image_token_id=with_class),
+    "transformers.LlavaNextModel": among_words(image_token_id=with_newlines),
+    "transformers.PaliGemmaModel": among_words(image_token_id=patch_by_patch),
+    "transformers.Gemma3Model": among_words(image_token_id=pooled),
+    "transformers.Qwen2VLModel": _QWEN,
+    "transformers.Qwen2_5_VLModel": _QWEN,
+    "transformers.Qwen3VLModel": _QWEN,
+    "transformers.Idefics3Model": _TAGGED,
+    "transformers.SmolVLMModel": _TAGGED,
+    "transformers.InternVLModel": among_words(image_token_id=untold_tiles),
+}
