@@ -4,9 +4,14 @@ Every function runs a tiny model and returns its attention matrices in the order
 execution. Its first line says, in the support table, what capture is compared with.
 """
 
-import torch
+from unittest.mock import patch
 
-from attnchain.testing.models import importable_torchvision
+import torch
+from tests.capturing.zoo import eager_twin
+
+from attnchain.testing.models import TinyModel, importable_torchvision
+
+HEADS = 4
 
 
 def eager_output(tiny):
@@ -175,3 +180,20 @@ def run_hooked(tiny, modules, hook):
     for handle in hooks:
         handle.remove()
     torch.backends.mha.set_fastpath_enabled(before)
+
+
+def eager_softmaxes(tiny):
+    """the softmax in the model's own eager attention"""
+    twin, compute = eager_twin(tiny.model), torch.nn.functional.softmax
+    matrices = []
+
+    def noting(scores, *args, **kwargs):
+        matrices.append(compute(scores, *args, **kwargs))
+        return matrices[-1]
+
+    with patch.object(torch.nn.functional, "softmax", noting):
+        TinyModel(twin, tiny.args, tiny.kwargs).run()
+    return [
+        matrix if matrix.ndim == 4 else matrix.unflatten(0, (-1, HEADS))
+        for matrix in matrices
+    ]

@@ -68,13 +68,17 @@ def test_outputs_are_the_same_with_and_without_capture(case):
 
 def test_hooks_and_switches_are_gone_afterwards(case):
     tiny = case.build()
-    state = switches(tiny.model)
+    tiny.run()  # some models of transformers hook their own parts
+    state = switches(tiny.model), hooks(tiny.model)
     captured(tiny)
-    assert switches(tiny.model) == state
-    assert not any(
-        module._forward_hooks or module._forward_pre_hooks
-        for module in tiny.model.modules()
-    )
+    assert (switches(tiny.model), hooks(tiny.model)) == state
+
+
+def hooks(model):
+    return [
+        (list(m._forward_hooks.values()), list(m._forward_pre_hooks.values()))
+        for m in model.modules()
+    ]
 
 
 def switches(model):

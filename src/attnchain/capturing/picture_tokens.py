@@ -4,7 +4,7 @@ A rule finds the picture tokens by their number in `input_ids`. How many there a
 each picture, and in which order, it reads from the other arguments of the model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import isqrt
@@ -23,6 +23,9 @@ from attnchain.errors import GridError
 Prompts = list[list[int]]
 Describe = Callable[[RunningModule, Prompts], list[TokenGrid]]
 """The grid of each picture, over its own tokens alone, prompt after prompt."""
+
+WITH_CLASS = ("clip_vision_model",)
+"""Towers of LLaVA whose first token is no patch."""
 
 _FOUND: WeakKeyDictionary[RunningModule, TokenGrid] = WeakKeyDictionary()
 """So that a prompt is read once, not once a layer."""
@@ -101,11 +104,28 @@ def _needed(call: RunningModule, name: str) -> Tensor:
 
 
 def _patches(call: RunningModule) -> tuple[int, int, int]:
-    """Number of pictures or tiles, rows and columns of patches in each."""
-    pixels, patch = _needed(call, "pixel_values"), call.module.config.vision_config
-    down, across = _pair(patch.patch_size)
-    n_pictures = pixels.shape[:-3].numel()
-    return n_pictures, pixels.shape[-2] // down, pixels.shape[-1] // across
+    """Number of pictures or tiles, rows and columns of patches in each.
+
+    Where pictures were encoded beforehand, as `generate` does, they are of the size
+    that the model is made for.
+    """
+    vision, pixels = call.module.config.vision_config, call.tensor("pixel_values")
+    if pixels is None:
+        n_pictures = len(_encoded(call, "image", "pixel_values"))
+        height, width = _pair(vision.image_size)
+    else:
+        n_pictures = pixels.shape[:-3].numel()
+        height, width = pixels.shape[-2:]
+    down, across = _pair(vision.patch_size)
+    return n_pictures, height // down, width // across
+
+
+def _encoded(call: RunningModule, modality: str, argument: str) -> Sequence[Tensor]:
+    """What pictures were turned into beforehand, instead of an argument."""
+    encoded = (call.argument("mm_encoder_outputs") or {}).get(modality)
+    if encoded is None:
+        raise GridError(f"the model was run without a tensor {argument!r}")
+    return encoded.pooler_output
 
 
 def _pair(size: int | list[int]) -> tuple[int, int]:
@@ -118,7 +138,7 @@ def patch_by_patch(call: RunningModule, _: Prompts) -> list[TokenGrid]:
     return [TokenGrid(rows, columns)] * n_pictures
 
 
-def with_class(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
+def with_class(call: RunningModule, _: Prompts) -> list[TokenGrid]:
     """LLaVA: every patch is a token, perhaps a class token before them."""
     config = call.module.config
     sizes = call.argument("image_sizes")
@@ -127,28 +147,61 @@ def with_class(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
         sizes = torch.as_tensor(sizes).tolist()
         return [TokenGrid(height // down, width // across) for height, width in sizes]
     n_pictures, rows, columns = _patches(call)
-    n_tokens = sum(prompt.count(config.image_token_id) for prompt in prompts)
-    is_class = n_tokens == n_pictures * (rows * columns + 1)
-    return [TokenGrid(rows, columns, prefix=int(is_class))] * n_pictures
+    strategy = call.argument("vision_feature_select_strategy")
+    strategy = strategy or config.vision_feature_select_strategy
+    has_class = strategy == "full" and config.vision_config.model_type in WITH_CLASS
+    return [TokenGrid(rows, columns, prefix=int(has_class))] * n_pictures
 
 
 def pooled(call: RunningModule, _: Prompts) -> list[TokenGrid]:
     """Gemma 3: patches are averaged to so many tokens a picture."""
     side = isqrt(call.module.config.mm_tokens_per_image)
-    return [TokenGrid(side, side)] * _needed(call, "pixel_values").shape[0]
+    return [TokenGrid(side, side)] * _patches(call)[0]
 
 
-def merged(argument: str) -> Describe:
+def merged(modality: str) -> Describe:
     """Qwen-VL: squares of patches are merged; sizes are given in patches."""
 
-    def describe(call: RunningModule, _: Prompts) -> list[TokenGrid]:
-        merge = call.module.config.vision_config.spatial_merge_size
+    def describe(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
+        config, argument = call.module.config, f"{modality}_grid_thw"
+        sizes = call.tensor(argument)
+        if sizes is None:
+            lengths = [len(one) for one in _encoded(call, modality, argument)]
+            return _by_positions(
+                call, prompts, getattr(config, f"{modality}_token_id"), lengths
+            )
+        merge = config.vision_config.spatial_merge_size
         return [
             TokenGrid(rows // merge, columns // merge, frames=frames)
-            for frames, rows, columns in _needed(call, argument).tolist()
+            for frames, rows, columns in sizes.tolist()
         ]
 
     return describe
+
+
+def _by_positions(
+    call: RunningModule, prompts: Prompts, number: int, lengths: list[int]
+) -> list[TokenGrid]:
+    """Pictures of known lengths, by the rows and columns that the model is given."""
+    positions = call.tensor("position_ids")
+    if positions is None or positions.ndim != 3:
+        raise GridError("the model was run without 'position_ids' of rows and columns")
+    own = torch.tensor(prompts, device=positions.device) == number
+    rows, columns = (positions[axis][own].tolist() for axis in (-2, -1))
+    found, start = [], 0
+    for n_tokens in lengths:
+        across = _counting(columns[start : start + n_tokens])
+        down = _counting(rows[start : start + n_tokens : across])
+        found.append(TokenGrid(down, across, frames=n_tokens // (down * across)))
+        start += n_tokens
+    return found
+
+
+def _counting(numbers: list[int]) -> int:
+    """How many numbers from the first on go up by one."""
+    first = numbers[0] if numbers else 0
+    steps = (k for k, n in enumerate(numbers) if n != first + k)
+    return next(steps, len(numbers))
 
 
 def with_newlines(call: RunningModule, _: Prompts) -> list[TokenGrid]:
@@ -261,9 +314,7 @@ def untold_tiles(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
     return found
 
 
-_QWEN = among_words(
-    image_token_id=merged("image_grid_thw"), video_token_id=merged("video_grid_thw")
-)
+_QWEN = among_words(image_token_id=merged("image"), video_token_id=merged("video"))
 _TAGGED = among_words(image_token_id=tagged_tiles)
 
 RULES: dict[str, Callable[..., Layout]] = {

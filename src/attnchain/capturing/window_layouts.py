@@ -68,10 +68,10 @@ def square_by_square(call: RunningModule, _: Kind, n_queries: int, __: int) -> L
     sizes = {(rows, columns) for _, rows, columns in given.tolist()}
     window = getattr(config, "window_size", 0)
     fitting = {size for size in sizes if size[0] * size[1] == n_queries}
-    if len(fitting) != 1 or (window and len(sizes) > 1):
-        return Layout.of(
-            "pictures of several sizes, or their windows, are attended to one by one"
-        )
+    if len(fitting) > 1 or (window and len(sizes) > 1):
+        return Layout.of("pictures of several sizes are attended to one by one")
+    if not fitting:
+        return Layout.of("attention stays in windows, each attended to by itself")
     merge = config.spatial_merge_size
     side = window // merge // config.patch_size if window else max(max(fitting))
     return Layout.of(_in_squares(*fitting.pop(), merge, side))
