@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnchain.capturing import TokenGrid
+from attnchain.capturing import TokenGrid, picture_in_tiles
 from attnchain.errors import GridError, ImageError
 
 
@@ -133,3 +133,70 @@ def test_a_video_is_frames_of_rows_and_columns():
         grid.merge_windows(values[None])
     with pytest.raises(GridError, match=">= 0"):
         TokenGrid(2, 3, frames=0)
+
+
+def test_a_picture_among_words():
+    """Rows of two patches, a token after each row; then the picture once more."""
+    small = TokenGrid(1, 1, prefix=7, suffix=1, places=(7,))
+    grid = TokenGrid(2, 2, prefix=1, suffix=4, places=(1, 2, 4, 5), more=(small,))
+    assert (grid.n_tokens, grid.positions) == (9, (1, 2, 4, 5))
+    assert str(grid) == "2 x 2 patches and 1 more among 9 tokens"
+    values = torch.arange(9.0)
+    expected = [torch.tensor([[1.0, 2], [4, 5]]), torch.tensor([[7.0]])]
+    for view, values_of_view in zip(grid.views, expected, strict=True):
+        assert torch.equal(view.to_map(values), values_of_view)
+    with pytest.raises(GridError, match="not in one piece; use positions"):
+        _ = grid.patches
+    assert small.patches == slice(7, 8)
+
+
+def test_boxes_hold_the_points_of_their_patches():
+    grid = TokenGrid(3, 4, prefix=2)
+    boxes = grid.boxes()
+    assert boxes.shape == (12, 4)
+    for k, (left, upper, right, lower) in enumerate(boxes.tolist()):
+        for x in (left + 1e-4, right - 1e-4):
+            for y in (upper + 1e-4, lower - 1e-4):
+                assert grid.patch_at(x, y, width=1, height=1) == k
+
+
+def test_boxes_need_a_picture():
+    with pytest.raises(GridError, match="no place in a picture"):
+        TokenGrid.of_text(3).boxes()
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ((1, 2, 4), "4 different places"),
+        ((1, 2, 4, 4), "4 different places"),
+        ((1, 2, 4, 9), "among 9 tokens"),
+        ((2, 3, 4, 5), "first after 1"),
+    ],
+)
+def test_places_must_be_those_of_the_patches(places, message):
+    with pytest.raises(GridError, match=message):
+        TokenGrid(2, 2, prefix=1, suffix=4, places=places)
+
+
+def test_more_pictures_lie_in_the_same_sequence():
+    with pytest.raises(GridError, match="grids of the same 5 tokens"):
+        TokenGrid(2, 2, suffix=1, more=(TokenGrid(1, 1),))
+
+
+def test_tiles_are_one_picture():
+    """Cut a picture of numbered cells into tiles, and put it together again."""
+    cells = torch.arange(6 * 6).view(6, 6)
+    tiles = cells.view(2, 3, 3, 2).transpose(1, 2).flatten()
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    places = order[:36].tolist()
+    values = torch.full((40,), -1)
+    values[places] = tiles
+    grid = picture_in_tiles(places, 40, tiles=(2, 3), rows=3, columns=2)
+    assert torch.equal(grid.to_map(values), cells)
+    assert grid.more == ()
+
+
+def test_tiles_of_another_number_are_refused():
+    with pytest.raises(GridError, match="8 tokens, or 12 with a thumbnail, not 9"):
+        picture_in_tiles(range(9), 9, tiles=(1, 2), rows=2, columns=2)

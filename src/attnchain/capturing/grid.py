@@ -85,7 +85,7 @@ class TokenGrid:
         """Returns the layout in words: `1 special + 4 x 6 patches`."""
         frames = f"{self.frames} x " if self.frames > 1 else ""
         if self.places:
-            also = f" and {len(self.more)} more views" if self.more else ""
+            also = f" and {len(self.more)} more" if self.more else ""
             words = f"{frames}{self.rows} x {self.columns} patches{also}"
             return f"{words} among {self.n_tokens} tokens"
         ahead = self.text and self.text.start < self.prefix

@@ -1,14 +1,18 @@
 """Which text tokens spell a word: positions by the tokenizer that made the sequence."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from attnchain.capturing.grid import TokenGrid
-from attnchain.errors import UnsupportedModelError, WordNotFoundError
+from attnchain.errors import GridError, UnsupportedModelError, WordNotFoundError
 
 Span = tuple[int, int] | None
+WINDOW = 12
+"""Tokens decoded together: spaces and characters depend on those just before."""
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+"""How the bytes of a character that further tokens will complete are decoded."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +47,61 @@ class TextTokens:
             length: Number of positions when the text was cut and padded to it.
 
         Raises:
-            WordNotFoundError: The tokenizer does not tell characters (it is slow).
+            WordNotFoundError: The tokenizer does not tell characters (it is slow), or
+                has no padding token where padding is needed.
         """
         if hasattr(tokenizer, "encode_batch"):
             offsets = tokenizer.encode(text).offsets
         elif getattr(tokenizer, "is_fast", False):
-            fixed = {"padding": "max_length", "truncation": True, "max_length": length}
-            options = {} if length is None else fixed
-            offsets = tokenizer(text, return_offsets_mapping=True, **options)[
-                "offset_mapping"
-            ]
+            offsets = _offsets(tokenizer, text, length)
         else:
             message = (
                 f"{type(tokenizer).__name__} does not tell which characters a token "
-                f"stands for; load the fast tokenizer of the same model"
+                f"stands for; load the fast tokenizer of the same model, or use "
+                f"TextTokens.of_ids"
             )
             raise WordNotFoundError(message)
         spans = [(start, end) if end > start else None for start, end in offsets]
         if length is not None:
             spans = (spans + [None] * length)[:length]
         return cls(text, tuple(spans))
+
+    @classmethod
+    def of_ids(cls, tokenizer: Any, ids: Iterable[int]) -> "TextTokens":
+        """Reads the text back from the tokens that a model was given.
+
+        So words are found in what a chat template or a processor of pictures made of
+        a prompt. Special tokens stand for no characters; a space is put where words
+        on both sides of them would run together.
+
+        Args:
+            tokenizer: Any tokenizer of transformers.
+            ids: One sequence of token numbers: `input_ids[0]`.
+
+        Example:
+            >>> from attnchain.testing.models.tokenizers import t5_tokenizer
+            >>> tokenizer = t5_tokenizer()
+            >>> tokens = TextTokens.of_ids(tokenizer, tokenizer("a cat").input_ids)
+            >>> tokens.text, tokens.find("cat")
+            ('a cat', (2, 3))
+        """
+        numbers = [int(number) for number in ids]
+        text, spans = "", []
+        for k in range(1, len(numbers) + 1):
+            window = numbers[max(0, k - WINDOW) : k]
+            before, after = (
+                tokenizer.decode(part, skip_special_tokens=True)
+                for part in (window[:-1], window)
+            )
+            if after.endswith(UNFINISHED):
+                continue
+            new = after[len(before.rstrip(UNFINISHED)) :]
+            if new and text and spans[-1] is None and not text[-1].isspace():
+                text += " "
+            span = (len(text), len(text) + len(new)) if new else None
+            text += new
+            spans += [span] * (k - len(spans))
+        return cls(text, (*spans, *[None] * (len(numbers) - len(spans))))
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -80,12 +119,14 @@ class TextTokens:
         Args:
             word: A whole word or phrase of the text.
             grid: Layout of the sequence the text lies in, to get positions there;
-                by default they are counted from the first text token.
+                by default they are counted from the first text token. Where pictures
+                lie among words, these must be the tokens of the whole sequence.
             occurrence: Which occurrence to take, counted from 0; all by default.
 
         Raises:
             WordNotFoundError: The text does not hold the word so often, or the
                 sequence ends before it.
+            GridError: The grid has no text, and is of another length.
         """
         pattern = rf"(?<!\w){re.escape(word.strip())}(?!\w)"
         places = [m.span() for m in re.finditer(pattern, self.text, re.IGNORECASE)]
@@ -100,13 +141,44 @@ class TextTokens:
             for position, span in enumerate(self.spans)
             if span is not None and any(span[0] < b and a < span[1] for a, b in places)
         )
-        if not found:
+        places = range(len(self)) if grid is None else self._places(grid)
+        inside = tuple(places[i] for i in found if i < len(places))
+        if not inside:
             message = (
-                f"the word {word!r} lies beyond the {len(self)} token positions the "
+                f"the word {word!r} lies beyond the {len(places)} token positions the "
                 f"model saw of the text"
             )
             raise WordNotFoundError(message)
-        return found if grid is None else tuple(grid.text[i] for i in found)
+        return inside
+
+    def _places(self, grid: TokenGrid) -> range:
+        """Positions of these tokens in the sequence of a grid."""
+        if grid.text:
+            return grid.text
+        if len(self) == grid.n_tokens:
+            return range(len(self))
+        message = (
+            f"{grid} hold no text of their own; give the {grid.n_tokens} tokens of the "
+            f"whole sequence (TextTokens.of_ids), not {len(self)}"
+        )
+        raise GridError(message)
+
+
+def _offsets(tokenizer: Any, text: str, length: int | None) -> list[tuple[int, int]]:
+    """Characters of each token; a text is cut and padded to a length."""
+    options: dict[str, Any] = {}
+    if length is not None:
+        padding = False if tokenizer.pad_token is None else "max_length"
+        options = {"padding": padding, "truncation": True, "max_length": length}
+    offsets = tokenizer(text, return_offsets_mapping=True, **options)["offset_mapping"]
+    if length is not None and len(offsets) != length:
+        message = (
+            f"{type(tokenizer).__name__} has no padding token to make {length} of "
+            f"{len(offsets)} tokens; set tokenizer.pad_token to that of the model, or "
+            f"leave length out"
+        )
+        raise WordNotFoundError(message)
+    return offsets
 
 
 def prompt_tokens(pipeline: Any, prompt: str, n_tokens: int) -> TextTokens:

@@ -7,7 +7,7 @@ weights large enough for attention to be far from uniform.
 * `text`: BERT, CLIP text, Llama, T5, Whisper; torch's encoder; a module of one's own
 * `diffusion`: the UNets of DDPM, SD 1 and SDXL; SD 3.5, FLUX.1, DiT, PixArt
 * `pipelines`: diffusers pipelines around them
-* `tokenizers`: tokenizers like those of CLIP and T5, made on the spot
+* `tokenizers`: tokenizers like those of CLIP, T5, GPT-2 and BERT, made on the spot
 """
 
 from attnchain.testing.models.shim import importable_torchvision
