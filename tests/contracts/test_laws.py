@@ -155,7 +155,7 @@ def test_the_state_axes_cannot_be_indexed(pair):
         with pytest.raises(ShapeError, match="does not fit"):
             transition[99]
     else:
-        with pytest.raises(TypeError, match="no length"):
+        with pytest.raises(ShapeError, match="no length"):
             len(transition)
 
 

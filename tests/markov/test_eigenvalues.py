@@ -15,8 +15,8 @@ from attnchain.markov import (
     spectral_gap,
     spectrum,
 )
-from attnchain.markov.krylov import _orthonormal
-from attnchain.markov.schur import ordered_schur
+from attnchain.markov.solvers.krylov import _orthonormal
+from attnchain.markov.solvers.schur import ordered_schur
 from attnchain.operators import (
     AttentionTransition,
     Damped,

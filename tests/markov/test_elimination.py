@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from tests.operators.builders import random_rows
 
-from attnchain.markov import elimination
-from attnchain.markov.elimination import eliminate, rounding_bound
+from attnchain.markov.solvers import elimination
+from attnchain.markov.solvers.elimination import eliminate, rounding_bound
 from attnchain.testing import chains, strategies
 
 

@@ -6,7 +6,7 @@ from tests.operators.builders import queries_and_keys, random_rows
 from torch.autograd import gradcheck
 
 from attnchain.errors import DerivativeError, NumericalWarning
-from attnchain.markov import implicit, stationary
+from attnchain.markov import gradients, stationary
 from attnchain.operators import (
     AttentionTransition,
     ColumnNormalized,
@@ -128,7 +128,7 @@ def test_no_graph_is_kept_where_none_is_asked_for():
 
 
 def test_an_unsolved_adjoint_is_told(monkeypatch):
-    monkeypatch.setattr(implicit, "_MAX_ITERATIONS", 1)
+    monkeypatch.setattr(gradients, "_MAX_ITERATIONS", 1)
     q, k = tracked(40, 3)
     loss = stationary(Damped(AttentionTransition(q, k))).distribution[0]
     with pytest.warns(NumericalWarning, match="gradient"):

@@ -9,9 +9,10 @@ import torch
 from tests.operators.builders import queries_and_keys, random_rows
 
 from attnchain.errors import ConvergenceError, ToleranceError
-from attnchain.markov import Outcome, gmres, second_eigenvalue, spectrum, stationary
-from attnchain.markov.certified import HittingTimes, incoming, outgoing, undamped
-from attnchain.markov.linear import Correction
+from attnchain.markov import Outcome, second_eigenvalue, spectrum, stationary
+from attnchain.markov.certificates import HittingTimes, incoming, outgoing, undamped
+from attnchain.markov.solvers import gmres
+from attnchain.markov.solvers.linear import Correction
 from attnchain.operators import (
     AttentionTransition,
     ColumnNormalized,
@@ -47,7 +48,7 @@ def exact(chain):
 @pytest.mark.parametrize("limit", [0, 10_000], ids=["single", "double"])
 @pytest.mark.parametrize("turned", [False, True], ids=["incoming", "outgoing"])
 def test_every_solver_meets_its_certificate(solver, limit, turned, monkeypatch):
-    monkeypatch.setattr("attnchain.markov.linear.CACHED_LIMIT", limit)
+    monkeypatch.setattr("attnchain.markov.solvers.linear.CACHED_LIMIT", limit)
     chain = Damped(sticky(), 0.95)
     chain = ColumnNormalized(chain) if turned else chain
     found = stationary(chain, solver=solver)
@@ -60,7 +61,7 @@ def test_every_solver_meets_its_certificate(solver, limit, turned, monkeypatch):
 @pytest.mark.parametrize("limit", [0, 256], ids=["iterated", "factorised"])
 def test_undamped_chains_too_large_to_eliminate(solver, turned, limit, monkeypatch):
     monkeypatch.setattr("attnchain.markov.stationarity.INVERSE_LIMIT", 100)
-    monkeypatch.setattr("attnchain.markov.linear.DIRECT_LIMIT", limit)
+    monkeypatch.setattr("attnchain.markov.solvers.linear.DIRECT_LIMIT", limit)
     chain = AttentionTransition(*queries_and_keys(200, 8))
     chain = ColumnNormalized(chain) if turned else chain
     found = stationary(chain, solver=solver, tolerance=1e-9)
@@ -300,7 +301,7 @@ BROKEN_OFF = {
 def test_invariant_subspaces_end_the_iteration_with_the_solution(
     name, turned, monkeypatch
 ):
-    monkeypatch.setattr("attnchain.markov.linear.CACHED_LIMIT", 0)
+    monkeypatch.setattr("attnchain.markov.solvers.linear.CACHED_LIMIT", 0)
     jump = torch.eye(64).double()[5]
     jump = (jump + torch.full((64,), 1 / 64)) / 2 if turned else jump
     chain = Damped(DenseTransition(BROKEN_OFF[name]), 0.99, jump)

@@ -14,7 +14,8 @@ import torch
 from tests.operators.builders import queries_and_keys
 
 from attnchain.errors import MissingExtraError, NumericalWarning, ShapeError
-from attnchain.operators import AttentionTransition, fused
+from attnchain.operators import AttentionTransition
+from attnchain.operators.kernels import triton_support
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed"
@@ -64,7 +65,7 @@ DTYPES = {
     ],
 )
 def test_products_fit_a_gpu(dtype, push, columns, mask, width, capability):  # noqa: PLR0917
-    from attnchain.operators import triton_kernels
+    from attnchain.operators.kernels import triton_kernels
 
     fixed = {"PUSH": push, "MASK": mask, "CAUSAL": True, "COLUMNS": columns}
     pointers = {"mask": ("fp32", "u8", "fp32")[mask]}
@@ -84,7 +85,7 @@ def test_products_fit_a_gpu(dtype, push, columns, mask, width, capability):  # n
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize(("dtype", "width"), [("fp32", 256), ("fp64", 256)])
 def test_sums_fit_a_gpu(dtype, width):
-    from attnchain.operators import triton_kernels
+    from attnchain.operators.kernels import triton_kernels
 
     fixed = {"MASK": 0, "CAUSAL": False}
     shared = compiled_shared(
@@ -102,7 +103,7 @@ def compiled_shared(kernel, dtype, width, capability, parameters):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from attnchain.operators.triton_kernels import launch_options
+    from attnchain.operators.kernels.triton_kernels import launch_options
 
     fixed, pointers, numbers, sizes = parameters
     name = next(key for key, value in DTYPES.items() if value == dtype)
@@ -123,7 +124,7 @@ def compiled_shared(kernel, dtype, width, capability, parameters):
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_numbers_are_read_as_precisely_as_they_were_given(dtype):
-    from attnchain.operators.triton_kernels import _narrowed
+    from attnchain.operators.kernels.triton_kernels import _narrowed
 
     q, k = (x.to(dtype).float() for x in queries_and_keys(40, 32))
     if dtype == torch.bfloat16:  # beyond the range of float16
@@ -135,13 +136,13 @@ def test_numbers_are_read_as_precisely_as_they_were_given(dtype):
 
 
 def test_kernels_are_refused_on_a_cpu(heads, monkeypatch):
-    monkeypatch.setattr(fused, "find_spec", lambda name: object())
+    monkeypatch.setattr(triton_support, "find_spec", lambda name: object())
     with pytest.raises(ShapeError, match="needs a CUDA device"):
         AttentionTransition(*heads, backend="triton")
 
 
 def test_kernels_are_refused_without_triton(heads, monkeypatch):
-    monkeypatch.setattr(fused, "find_spec", lambda name: None)
+    monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="pip install triton"):
         AttentionTransition(*heads, backend="triton")
 
@@ -149,30 +150,30 @@ def test_kernels_are_refused_without_triton(heads, monkeypatch):
 @needs_triton
 def test_kernels_that_do_not_work_are_told_and_left_out():
     # Without the interpreter there is no driver for a CPU tensor: the probe fails.
-    fused._works.cache_clear()
+    triton_support._works.cache_clear()
     with pytest.warns(NumericalWarning, match="using tiles"):
-        assert not fused._works(torch.device("cpu"), torch.float32, 16)
+        assert not triton_support._works(torch.device("cpu"), torch.float32, 16)
 
 
 @needs_triton
 def test_kernels_that_do_not_compile_are_told_and_left_out(monkeypatch):
     from triton.runtime.errors import OutOfResources
 
-    from attnchain.operators.triton_kernels import FusedHead
+    from attnchain.operators.kernels.triton_kernels import FusedHead
 
     def prepare(*_args, **_options):
         raise OutOfResources(300_000, 200_000, "shared memory")
 
-    fused._works.cache_clear()
+    triton_support._works.cache_clear()
     monkeypatch.setattr(FusedHead, "prepare", prepare)
     with pytest.warns(NumericalWarning, match="shared memory"):
-        assert not fused._works(torch.device("cpu"), torch.float64, 16)
-    fused._works.cache_clear()
+        assert not triton_support._works(torch.device("cpu"), torch.float64, 16)
+    triton_support._works.cache_clear()
 
 
 def test_heads_too_wide_for_the_kernels_run_in_tiles(monkeypatch):
-    monkeypatch.setattr(fused, "find_spec", lambda name: object())
-    assert not fused.prefers_fused(torch.device("cuda"), torch.float32, 257)
+    monkeypatch.setattr(triton_support, "find_spec", lambda name: object())
+    assert not triton_support.prefers_fused(torch.device("cuda"), torch.float32, 257)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(ShapeError, match="up to 256"):
         AttentionTransition(*torch.zeros(2, 4, 257), backend="triton")
@@ -180,19 +181,19 @@ def test_heads_too_wide_for_the_kernels_run_in_tiles(monkeypatch):
 
 @needs_triton
 def test_running_out_of_memory_says_nothing_about_the_kernels(monkeypatch):
-    from attnchain.operators.triton_kernels import FusedHead
+    from attnchain.operators.kernels.triton_kernels import FusedHead
 
     def prepare(*_args, **_options):
         raise torch.OutOfMemoryError
 
-    fused._works.cache_clear()
+    triton_support._works.cache_clear()
     monkeypatch.setattr(FusedHead, "prepare", prepare)
     with pytest.raises(torch.OutOfMemoryError):
-        fused._works(torch.device("cpu"), torch.float32, 16)
+        triton_support._works(torch.device("cpu"), torch.float32, 16)
 
 
 def test_the_cpu_never_takes_the_kernels_by_itself():
-    assert not fused.prefers_fused(torch.device("cpu"), torch.float32, 16)
+    assert not triton_support.prefers_fused(torch.device("cpu"), torch.float32, 16)
 
 
 @pytest.mark.gpu

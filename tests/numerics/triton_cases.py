@@ -7,7 +7,7 @@ from tests.operators.builders import queries_and_keys
 from attnchain.errors import NotStochasticError
 from attnchain.markov import stationary
 from attnchain.operators import AttentionTransition, Damped
-from attnchain.operators.triton_kernels import FusedHead
+from attnchain.operators.kernels.triton_kernels import FusedHead
 
 MASKS = ("none", "boolean", "key_bias", "bias")
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from tests.vision import tiny
 
-from attnchain.markov import metastability, mixing
+from attnchain.markov import metastability, mixture
 from attnchain.vision import picture_attention as reading
 from attnchain.vision import segment
 
@@ -25,7 +25,7 @@ def asked(monkeypatch):
 
         monkeypatch.setattr(module, name, solved)
 
-    for module in (reading, mixing):
+    for module in (reading, mixture):
         counted(module, "second_eigenvalue")
     counted(metastability, "stationary")
     counted(metastability, "spectrum")

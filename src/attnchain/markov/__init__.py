@@ -1,20 +1,14 @@
 """What one asks of a chain: functions on transitions that return frozen results."""
 
-from attnchain.markov.assessment import (
-    closed_classes,
-    detailed_balance_error,
-    is_irreducible,
-    is_reversible,
-    is_stochastic,
-)
 from attnchain.markov.explained import explained_bounce
+from attnchain.markov.lambda2 import second_eigenvalue
 from attnchain.markov.metastability import (
     coarse_grained,
     metastable_levels,
     metastable_sets,
     most_distinct,
 )
-from attnchain.markov.mixing import mix
+from attnchain.markov.mixture import mix
 from attnchain.markov.propagation import (
     Direction,
     Start,
@@ -30,9 +24,15 @@ from attnchain.markov.results import (
     Spectrum,
     Stationary,
 )
-from attnchain.markov.second import second_eigenvalue
 from attnchain.markov.spectral import spectrum
 from attnchain.markov.stationarity import stationary
+from attnchain.markov.structure import (
+    closed_classes,
+    detailed_balance_error,
+    is_irreducible,
+    is_reversible,
+    is_stochastic,
+)
 from attnchain.markov.subspaces import leading_subspaces
 from attnchain.markov.timescales import (
     implied_timescale,

@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from attnchain.markov.linear import Refined, SolverName
 from attnchain.markov.results import Outcome, Stationary
+from attnchain.markov.solvers.linear import Refined, SolverName
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,15 @@ from torch import Tensor
 
 from attnchain.checks import check_count, check_whole
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
-from attnchain.markov.concurrent import check_transition, for_each_chain
-from attnchain.markov.schur import ordered_schur
+from attnchain.markov.batches import for_each_chain
+from attnchain.markov.solvers.schur import ordered_schur
 from attnchain.markov.stationarity import stationary
-from attnchain.operators import AbstractTransition, DenseTransition, fits_budget
+from attnchain.operators import (
+    AbstractTransition,
+    DenseTransition,
+    check_transition,
+    fits_budget,
+)
 
 
 def explained_bounce(

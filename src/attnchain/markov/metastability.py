@@ -20,12 +20,16 @@ from attnchain.checks import (
     check_positive,
 )
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
-from attnchain.markov.concurrent import check_transition
 from attnchain.markov.memberships import crispness, fuzzy_sets
 from attnchain.markov.results import MetastableSets
 from attnchain.markov.spectral import spectrum, stored_evenly
 from attnchain.markov.stationarity import stationary
-from attnchain.operators import AbstractTransition, AttentionTransition, full_precision
+from attnchain.operators import (
+    AbstractTransition,
+    AttentionTransition,
+    check_transition,
+    full_precision,
+)
 
 _NO_DROP = 1e-8
 """Moduli nearer than this, or than rounding, are one and not to be parted."""

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from attnchain.checks import check_choice, check_distribution, check_whole
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
-from attnchain.markov.concurrent import check_transition
-from attnchain.operators import AbstractTransition, ColumnNormalized
+from attnchain.operators import AbstractTransition, ColumnNormalized, check_transition
 
 Direction = Literal["incoming", "outgoing"]
 Start = int | Sequence[int] | Tensor

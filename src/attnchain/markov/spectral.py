@@ -8,11 +8,17 @@ import torch
 
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import ConvergenceError
-from attnchain.markov.concurrent import check_transition, for_each_chain
-from attnchain.markov.krylov import InvariantSubspace, leading_subspace
+from attnchain.markov.batches import for_each_chain
 from attnchain.markov.results import Spectrum, stacked
-from attnchain.markov.schur import shared_errors
-from attnchain.operators import AbstractTransition, Damped, DenseTransition, stored
+from attnchain.markov.solvers.krylov import InvariantSubspace, leading_subspace
+from attnchain.markov.solvers.schur import shared_errors
+from attnchain.operators import (
+    AbstractTransition,
+    Damped,
+    DenseTransition,
+    check_transition,
+    stored,
+)
 
 SINGLE_LIMIT = 1e-6
 """Residuals below this need products in double precision."""

@@ -35,23 +35,24 @@ from attnchain.errors import (
     ShapeError,
     ToleranceError,
 )
-from attnchain.markov import certified
+from attnchain.markov import certificates
 from attnchain.markov.answers import Options, Solved, collected
-from attnchain.markov.assessment import (
+from attnchain.markov.batches import for_each_chain
+from attnchain.markov.certificates import check_floor
+from attnchain.markov.gradients import with_gradient
+from attnchain.markov.results import Outcome, Stationary
+from attnchain.markov.solvers.elimination import eliminate, rounding_bound
+from attnchain.markov.solvers.linear import INVERSE_LIMIT, Refined, SolverName, refine
+from attnchain.markov.structure import (
     check_irreducible,
     check_one_class,
     reaches_all,
 )
-from attnchain.markov.certified import check_floor
-from attnchain.markov.concurrent import check_transition, for_each_chain
-from attnchain.markov.elimination import eliminate, rounding_bound
-from attnchain.markov.implicit import with_gradient
-from attnchain.markov.linear import INVERSE_LIMIT, Refined, SolverName, refine
-from attnchain.markov.results import Outcome, Stationary
 from attnchain.operators import (
     AbstractTransition,
     ColumnNormalized,
     Damped,
+    check_transition,
     fits_budget,
     stored,
 )
@@ -175,7 +176,7 @@ def _solve_chain(chain: AbstractTransition, options: Options) -> Solved:
 
 
 def _solve_damped(damped: Damped, turned: bool, options: Options) -> Solved:
-    make = certified.outgoing if turned else certified.incoming
+    make = certificates.outgoing if turned else certificates.incoming
     equations, certificate = make(damped)
     first = certificate.start
     if options.start is not None:
@@ -211,12 +212,12 @@ def _iterated(
     chain: AbstractTransition, exact: AbstractTransition, options: Options
 ) -> Solved:
     """By products alone, then once more as exactly as the certificate asks for."""
-    equations = certified.undamped(exact)
+    equations = certificates.undamped(exact)
     sums, n = equations.diagonal, exact.n_states
     start = equations.right if options.start is None else options.start
     search = {"solver": options.solver, "max_iterations": options.max_iterations}
     rough = refine(equations, start / sums, lambda *_: options.tolerance / n, **search)
-    times = certified.HittingTimes.prepare(equations, rough.x, chain.row_error)
+    times = certificates.HittingTimes.prepare(equations, rough.x, chain.row_error)
     search["max_iterations"] -= rough.iterations
     found = refine(
         equations,

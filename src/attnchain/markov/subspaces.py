@@ -24,13 +24,13 @@ from torch import Tensor
 
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import NumericalWarning, ShapeError
-from attnchain.markov.concurrent import check_transition, for_each_chain
-from attnchain.markov.factorised import factorised
-from attnchain.markov.krylov import DENSE_LIMIT, leading_subspace
+from attnchain.markov.batches import for_each_chain
 from attnchain.markov.results import LeadingSubspaces, stacked
-from attnchain.markov.schur import ordered_schur
+from attnchain.markov.solvers.krylov import DENSE_LIMIT, leading_subspace
+from attnchain.markov.solvers.mean_zero import factorised
+from attnchain.markov.solvers.schur import ordered_schur
 from attnchain.markov.spectral import SINGLE_LIMIT, inside_the_circle, stored_evenly
-from attnchain.operators import AbstractTransition
+from attnchain.operators import AbstractTransition, check_transition
 
 _ATTEMPTS = 5
 """Ever smaller residuals tried where eigenvalues are worse conditioned than hoped."""

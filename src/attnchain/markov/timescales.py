@@ -8,9 +8,8 @@ from torch import Tensor
 
 from attnchain.checks import check_distribution, check_number, check_whole
 from attnchain.errors import ArgumentError, ShapeError
-from attnchain.markov.concurrent import check_transition
-from attnchain.markov.second import second_eigenvalue
-from attnchain.operators import AbstractTransition, fits_budget
+from attnchain.markov.lambda2 import second_eigenvalue
+from attnchain.operators import AbstractTransition, check_transition, fits_budget
 
 
 def spectral_gap(

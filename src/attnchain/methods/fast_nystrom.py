@@ -14,10 +14,13 @@ from torch import Tensor
 
 from attnchain.checks import check_count, check_finite, check_floating, check_whole
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
-from attnchain.operators import AbstractTransition, AttentionTransition
-from attnchain.operators.given import kept_states
-from attnchain.operators.memory import announce_storage
-from attnchain.operators.precision import full_precision
+from attnchain.operators import (
+    AbstractTransition,
+    AttentionTransition,
+    announce_storage,
+    full_precision,
+    kept_states,
+)
 
 ITERATIONS = 6
 """Newton-Schulz steps of the published method."""

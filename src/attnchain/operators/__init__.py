@@ -8,16 +8,18 @@ queries and keys. Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chai
 
 from attnchain.operators.algebra import Mixture, Power, Product
 from attnchain.operators.attention import AttentionTransition
-from attnchain.operators.base import AbstractTransition, Side
+from attnchain.operators.base import AbstractTransition, check_transition
 from attnchain.operators.damped import Damped
 from attnchain.operators.dense import DenseTransition
+from attnchain.operators.indexing import kept_states
 from attnchain.operators.interop import (
     as_transition,
     normalize_rows,
     stored,
     to_scipy,
 )
-from attnchain.operators.memory import fits_budget
+from attnchain.operators.kernels.prepared import Side
+from attnchain.operators.memory import announce_storage, fits_budget
 from attnchain.operators.precision import full_precision
 from attnchain.operators.reversible import forward_backward
 from attnchain.operators.reweighted import ColumnNormalized, Restricted, Reversed
@@ -37,10 +39,13 @@ __all__ = [
     "Restricted",
     "Reversed",
     "Side",
+    "announce_storage",
     "as_transition",
+    "check_transition",
     "fits_budget",
     "forward_backward",
     "full_precision",
+    "kept_states",
     "normalize_rows",
     "stored",
     "to_scipy",

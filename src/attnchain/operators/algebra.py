@@ -13,13 +13,13 @@ from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators.base import (
     AbstractDerived,
     AbstractTransition,
-    Side,
     Target,
     check_transition,
 )
-from attnchain.operators.given import BatchIndex, unit_mass
+from attnchain.operators.indexing import BatchIndex
+from attnchain.operators.kernels.prepared import Side
 from attnchain.operators.memory import announce_storage
-from attnchain.operators.precision import full_precision
+from attnchain.operators.precision import full_precision, unit_mass
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -120,9 +120,7 @@ class Mixture(AbstractTransition):
         result = torch.zeros_like(vectors)
         for component, weight in zip(self.components, self.weights, strict=True):
             shared = vectors.expand(*component.batch_shape, *vectors.shape)
-            product = component.push if side == "push" else component.pull
-            products = product(shared)
-            flat = products.reshape(-1, *vectors.shape)
+            flat = component.multiply(shared, side).reshape(-1, *vectors.shape)
             shares = weight.reshape(-1).to(self.dtype)
             result = result + torch.tensordot(shares, flat, dims=1)
         return result

@@ -12,25 +12,25 @@ from torch import Tensor
 
 from attnchain.checks import check_number
 from attnchain.errors import ArgumentError
-from attnchain.operators import tiles
-from attnchain.operators.base import AbstractTransition, Side, Target
-from attnchain.operators.fused import check_fused, fused_heads, prefers_fused
-from attnchain.operators.given import (
-    BatchIndex,
-    Given,
-    batch_select,
-    computing_dtype,
-    kept_states,
-    watchable,
-)
-from attnchain.operators.memory import announce_storage, fits_solving
-from attnchain.operators.precision import full_precision, kept
-from attnchain.operators.product import Head, TiledHead, tiled_product
-from attnchain.operators.queries import (
+from attnchain.operators.attention_checks import (
     check_queries_and_keys,
     check_tops,
     checked_mask,
 )
+from attnchain.operators.base import AbstractTransition, Target
+from attnchain.operators.changes import Given, watchable
+from attnchain.operators.computed_once import kept
+from attnchain.operators.indexing import BatchIndex, batch_select, kept_states
+from attnchain.operators.kernels import tiles
+from attnchain.operators.kernels.autograd import tiled_product
+from attnchain.operators.kernels.prepared import Head, Side, TiledHead
+from attnchain.operators.kernels.triton_support import (
+    check_fused,
+    fused_heads,
+    prefers_fused,
+)
+from attnchain.operators.memory import announce_storage, fits_solving
+from attnchain.operators.precision import computing_dtype, full_precision
 
 Backend = Literal["auto", "dense", "tiled", "triton"]
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import product
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from attnchain.checks import check_floating
 from attnchain.errors import ArgumentError, ShapeError
-from attnchain.operators.given import BatchIndex
+from attnchain.operators.indexing import BatchIndex
+from attnchain.operators.kernels.prepared import Side
 from attnchain.operators.memory import announce_storage
 from attnchain.operators.precision import full_precision
 
-Side = Literal["push", "pull"]
-"""v P or P f."""
 Target = torch.dtype | torch.device | str
 """What a transition can be moved to: another precision or another device."""
 
@@ -151,6 +150,12 @@ class AbstractTransition(ABC):
         result = self._pull(observables)
         return result.squeeze(-2) if single else result
 
+    def multiply(
+        self, vectors: Float[Tensor, "..."], side: Side
+    ) -> Float[Tensor, "..."]:
+        """`push` of row vectors or `pull` of observables, by the name of the side."""
+        return self.push(vectors) if side == "push" else self.pull(vectors)
+
     @full_precision
     def to_dense(self) -> Float[Tensor, "*batch n n"]:
         """The matrices themselves: n * n numbers for each chain of the batch.
@@ -183,7 +188,7 @@ class AbstractTransition(ABC):
     def __len__(self) -> int:
         if not self.batch_shape:
             message = f"{self!r} is a single chain and has no length"
-            raise TypeError(message)
+            raise ShapeError(message)
         return self.batch_shape[0]
 
     def __repr__(self) -> str:
@@ -273,7 +278,7 @@ def _never_stores(part: object) -> bool:
     return isinstance(part, tuple) and any(map(_never_stores, part))
 
 
-def check_transition(chain: object, name: str) -> None:
+def check_transition(chain: object, name: str = "transition") -> None:
     """Raises ArgumentError unless the argument is a transition.
 
     Args:

@@ -9,8 +9,8 @@ from torch import Tensor
 from attnchain.checks import check_distribution, check_fraction
 from attnchain.errors import ShapeError
 from attnchain.operators.base import AbstractDerived, AbstractTransition, Target
-from attnchain.operators.given import BatchIndex, batch_select, unit_mass
-from attnchain.operators.precision import full_precision
+from attnchain.operators.indexing import BatchIndex, batch_select
+from attnchain.operators.precision import full_precision, unit_mass
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,13 +10,9 @@ from torch import Tensor
 from attnchain.checks import check_floating, check_positive, check_rows
 from attnchain.errors import ShapeError
 from attnchain.operators.base import AbstractTransition, Target
-from attnchain.operators.given import (
-    BatchIndex,
-    Given,
-    batch_select,
-    computing_dtype,
-    watchable,
-)
+from attnchain.operators.changes import Given, watchable
+from attnchain.operators.indexing import BatchIndex, batch_select
+from attnchain.operators.precision import computing_dtype
 
 _ROW_TOLERANCE = {
     torch.float64: 1e-5,

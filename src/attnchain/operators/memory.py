@@ -6,7 +6,7 @@ import warnings
 import torch
 
 from attnchain.errors import ArgumentError, MaterializationWarning
-from attnchain.operators.tiles import COLUMNS, ROWS
+from attnchain.operators.kernels.tiles import COLUMNS, ROWS
 
 _CEILING = 2 * 2**30
 
@@ -74,7 +74,18 @@ def within_a_tile(shape: torch.Size) -> bool:
 def announce_storage(
     shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Warns where more than a tile is about to be stored above the budget."""
+    """Warns where more than a tile is about to be stored above the budget.
+
+    For use in a method `to_dense`, at whose caller the warning points.
+
+    Args:
+        shape: All axes, batch included.
+        dtype: Precision of the entries.
+        device: Where they will lie.
+
+    Warns:
+        MaterializationWarning: They exceed the memory budget.
+    """
     if not within_a_tile(shape) and not fits_budget(shape, dtype, device):
         size = shape.numel() * dtype.itemsize / 2**30
         warnings.warn(

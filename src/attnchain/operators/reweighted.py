@@ -9,13 +9,9 @@ from torch import Tensor
 from attnchain.checks import check_distribution
 from attnchain.errors import NotStochasticError, ShapeError
 from attnchain.operators.base import AbstractDerived, AbstractTransition, Target
-from attnchain.operators.given import (
-    BatchIndex,
-    batch_select,
-    kept_states,
-    unit_mass,
-)
-from attnchain.operators.precision import Derived, full_precision
+from attnchain.operators.computed_once import Derived
+from attnchain.operators.indexing import BatchIndex, batch_select, kept_states
+from attnchain.operators.precision import full_precision, unit_mass
 
 
 class Reweighted(AbstractDerived):

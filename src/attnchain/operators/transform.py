@@ -8,7 +8,7 @@ from torch import Tensor
 from attnchain.checks import check_fraction
 from attnchain.errors import ArgumentError
 from attnchain.operators.base import AbstractDerived, AbstractTransition, Target
-from attnchain.operators.given import BatchIndex, kept_states
+from attnchain.operators.indexing import BatchIndex, kept_states
 from attnchain.operators.precision import full_precision
 
 

@@ -45,7 +45,7 @@ class Equations:
 
     def product(self, x: Tensor) -> Tensor:
         """The product B x."""
-        image = self.chain.push(x) if self.side == "push" else self.chain.pull(x)
+        image = self.chain.multiply(x, self.side)
         if self.rank_one is None:
             return image
         column, row = self.rank_one

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attnchain.markov.anderson import WINDOW, accelerate
-from attnchain.markov.equations import Equations
-from attnchain.markov.gmres import Cycle, minimise
 from attnchain.markov.results import Outcome
+from attnchain.markov.solvers.anderson import WINDOW, accelerate
+from attnchain.markov.solvers.equations import Equations
+from attnchain.markov.solvers.gmres import Cycle, minimise
 from attnchain.operators import AbstractTransition, DenseTransition
 
 SolverName = Literal["auto", "power", "anderson", "gmres", "direct"]

@@ -1,6 +1,5 @@
 """Whether the Triton kernels can be used here."""
 
-import os
 import warnings
 from functools import cache
 from importlib.util import find_spec
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor
 
 from attnchain.errors import MissingExtraError, NumericalWarning, ShapeError
-from attnchain.operators import tiles
-from attnchain.operators.product import Head, TiledHead
+from attnchain.operators.kernels import tiles
+from attnchain.operators.kernels.prepared import Head, TiledHead
 
 MOST_FEATURES = 256
 """Larger heads leave no room for a block in shared memory."""
@@ -22,6 +21,8 @@ def check_fused(device: torch.device, features: int) -> None:
     if find_spec("triton") is None:
         message = 'backend="triton" needs the package triton: pip install triton'
         raise MissingExtraError(message)
+    from attnchain.operators.kernels.triton_kernels import interpreting
+
     if device.type != "cuda" and not interpreting():
         message = (
             f'backend="triton" needs a CUDA device, but q is on {device}; use '
@@ -52,7 +53,7 @@ def fused_heads(
     A mask that would take n x n memory to be lifted (numbers for keys, causal) is
     left to tiles.
     """
-    from attnchain.operators.triton_kernels import FusedHead
+    from attnchain.operators.kernels.triton_kernels import FusedHead
 
     def prepared(scores: tiles.Scores, query: Tensor, key: Tensor) -> Head:
         mask, causal = scores.lifted_mask, scores.causal
@@ -62,11 +63,6 @@ def fused_heads(
 
     queries, keys = (x.detach().reshape(-1, *x.shape[-2:]) for x in (q, k))
     return tuple(map(prepared, scores, queries, keys))
-
-
-def interpreting() -> bool:
-    """Whether Triton runs its kernels in Python, for debugging."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache
@@ -91,7 +87,7 @@ def _works(device: torch.device, dtype: torch.dtype, features: int) -> bool:
 
 def _probe_error(device: torch.device, dtype: torch.dtype, features: int) -> float:
     """Largest error of one vector and of as many as a launch takes, both sides."""
-    from attnchain.operators.triton_kernels import FusedHead, most_columns
+    from attnchain.operators.kernels.triton_kernels import FusedHead, most_columns
 
     like = {"device": device, "dtype": dtype}
     query, key = torch.linspace(-1, 1, 2 * 40 * features, **like).view(2, 40, features)

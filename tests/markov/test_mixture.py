@@ -80,7 +80,7 @@ def test_known_moduli_are_not_solved_for_again(heads, monkeypatch):
     transition = heads[0]
     expected = mix(transition, exponent=2.0)
     moduli = second_eigenvalue(transition).modulus
-    monkeypatch.setattr("attnchain.markov.mixing.second_eigenvalue", None)
+    monkeypatch.setattr("attnchain.markov.mixture.second_eigenvalue", None)
     found = mix(transition, lambda2=[moduli], exponent=2.0)
     assert torch.equal(found.weights[0], expected.weights[0])
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from attnchain.checks import check_positive
 from attnchain.errors import ConvergenceError, NumericalWarning
-from attnchain.markov.concurrent import check_transition, for_each_chain
-from attnchain.markov.krylov import leading_subspace
+from attnchain.markov.batches import for_each_chain
 from attnchain.markov.reducible import Parts, parts
 from attnchain.markov.results import SecondEigenvalue
+from attnchain.markov.solvers.krylov import leading_subspace
 from attnchain.markov.spectral import (
     estimated_errors,
     inside_the_circle,
@@ -24,6 +24,7 @@ from attnchain.operators import (
     AttentionTransition,
     Damped,
     DenseTransition,
+    check_transition,
 )
 
 _MAX_PRODUCTS = 4_000

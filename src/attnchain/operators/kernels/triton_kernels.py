@@ -12,6 +12,7 @@ since Triton is optional.
 # Where Triton is not installed its jitted functions look like plain ones to pyright.
 # pyright: reportArgumentType=false, reportMissingImports=false, reportIndexIssue=false
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from attnchain.operators.base import Side
-from attnchain.operators.fused import interpreting
-from attnchain.operators.tiles import LOG2_E, Rows
+from attnchain.operators.kernels.prepared import Side
+from attnchain.operators.kernels.tiles import LOG2_E, Rows
 
 
 @triton.jit
@@ -270,6 +270,11 @@ class FusedHead:
             "WIDTH": width,
             **launch_options(width, self.query.dtype),
         }
+
+
+def interpreting() -> bool:
+    """Whether Triton runs its kernels in Python, for debugging."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def launch_options(width: int, dtype: torch.dtype) -> dict[str, int]:

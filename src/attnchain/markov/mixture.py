@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attnchain.checks import check_choice
 from attnchain.errors import ArgumentError
-from attnchain.markov.second import second_eigenvalue
+from attnchain.markov.lambda2 import second_eigenvalue
 from attnchain.operators import AbstractTransition, Mixture
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from attnchain.errors import DerivativeError, NumericalWarning
-from attnchain.markov.equations import Equations
-from attnchain.markov.gmres import minimise
+from attnchain.markov.solvers.equations import Equations
+from attnchain.markov.solvers.gmres import minimise
 from attnchain.operators import AbstractTransition, full_precision, stored
 
 _RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-10}

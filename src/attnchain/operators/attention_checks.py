@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attnchain.checks import check_finite, check_floating
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
-from attnchain.operators.given import watchable
+from attnchain.operators.changes import watchable
 
 
 def check_queries_and_keys(q: Tensor, k: Tensor) -> None:

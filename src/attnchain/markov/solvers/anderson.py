@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attnchain.markov.equations import Equations
+from attnchain.markov.solvers.equations import Equations
 
 WINDOW = 20
 """Differences kept by Anderson acceleration."""

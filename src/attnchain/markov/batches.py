@@ -8,8 +8,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from attnchain.errors import ArgumentError, ShapeError
-from attnchain.operators import AbstractTransition, fits_budget, full_precision
+from attnchain.errors import ShapeError
+from attnchain.operators import (
+    AbstractTransition,
+    check_transition,
+    fits_budget,
+    full_precision,
+)
 
 Result = TypeVar("Result")
 
@@ -49,16 +54,6 @@ def for_each_chain(
     if workers < 2:
         return [solve(*job) for job in jobs]
     return _side_by_side(solve, jobs, workers)
-
-
-def check_transition(transition: Any) -> None:
-    """Raises ArgumentError unless the argument is a transition."""
-    if not isinstance(transition, AbstractTransition):
-        message = (
-            f"transition must be a chain, but is {type(transition).__name__}; pass "
-            "matrices through attnchain.as_transition"
-        )
-        raise ArgumentError(message)
 
 
 def _workers(transition: AbstractTransition, chains: int) -> int:

@@ -7,46 +7,13 @@ themselves a few products with P: O(r d) columns, still O(n) memory.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attnchain.operators import tiles
-from attnchain.operators.base import Side
+from attnchain.operators.kernels.prepared import Head, Side
 from attnchain.operators.precision import full_precision
-
-
-class Head(Protocol):
-    """One chain ready for products."""
-
-    @property
-    def sums(self) -> tiles.Rows:
-        """Row maxima and sums."""
-        ...
-
-    def multiply(self, vectors: Tensor, side: Side) -> Tensor:
-        """(r, n) vectors times P, or P times them."""
-        ...
-
-
-@dataclass(frozen=True)
-class TiledHead:
-    """A chain that is multiplied tile by tile: its scores and their row sums."""
-
-    scores: tiles.Scores
-    sums: tiles.Rows
-
-    @classmethod
-    def prepare(cls, scores: tiles.Scores) -> "TiledHead":
-        """Makes the pass that finds the row maxima and sums."""
-        return cls(scores, tiles.row_sums(scores))
-
-    def multiply(self, vectors: Tensor, side: Side) -> Tensor:
-        """(r, n) vectors times P, or P times them."""
-        product = tiles.push if side == "push" else tiles.pull
-        return product(self.scores, self.sums, vectors)
 
 
 def tiled_product(

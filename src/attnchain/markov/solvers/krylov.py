@@ -16,8 +16,13 @@ from torch import Tensor
 
 from attnchain.checks import check_finite
 from attnchain.errors import ConvergenceError
-from attnchain.markov.factorised import factorised
-from attnchain.markov.schur import Eigenpairs, OrderedSchur, eigenvalues, ordered_schur
+from attnchain.markov.solvers.mean_zero import factorised
+from attnchain.markov.solvers.schur import (
+    Eigenpairs,
+    OrderedSchur,
+    eigenvalues,
+    ordered_schur,
+)
 from attnchain.operators import AbstractTransition, DenseTransition, Side
 
 BLOCK = 8
@@ -224,7 +229,7 @@ class _Krylov:
         """One more block product, orthogonalised twice."""
         m, b = self.size, self.block
         known, new = self.rows[: 1 + m + b], slice(m, m + b)
-        image = chain.pull(known[-b:]) if side == "pull" else chain.push(known[-b:])
+        image = chain.multiply(known[-b:], side)
         largest = torch.linalg.vector_norm(image, dim=-1).max()
         first = image @ known.T
         image.addmm_(first, known, alpha=-1)

@@ -8,8 +8,13 @@ from torch import Tensor
 
 from attnchain.checks import check_distribution, check_positive
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
-from attnchain.markov.concurrent import check_transition
-from attnchain.operators import AbstractTransition, Side, fits_budget, full_precision
+from attnchain.operators import (
+    AbstractTransition,
+    Side,
+    check_transition,
+    fits_budget,
+    full_precision,
+)
 
 _FEW = 4
 """Products that find what attention reaches, before its matrix is stored."""
@@ -153,9 +158,9 @@ def _grown(chain: AbstractTransition, start: Tensor, side: Side) -> Tensor:
 
 def _spread(chain: AbstractTransition, start: Tensor, side: Side, steps: int) -> Tensor:
     """States within a number of steps, by products."""
-    product, reached = chain.push if side == "push" else chain.pull, start
+    reached = start
     for _ in range(steps):
-        grown = reached | (product(reached.to(chain.dtype)) > 0)
+        grown = reached | (chain.multiply(reached.to(chain.dtype), side) > 0)
         if torch.equal(grown, reached):
             break
         reached = grown

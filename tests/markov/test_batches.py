@@ -10,8 +10,8 @@ import torch
 from tests.operators.builders import queries_and_keys
 
 from attnchain.errors import ConvergenceError, NumericalWarning
-from attnchain.markov import concurrent, second_eigenvalue, spectrum, stationary
-from attnchain.markov.concurrent import for_each_chain
+from attnchain.markov import batches, second_eigenvalue, spectrum, stationary
+from attnchain.markov.batches import for_each_chain
 from attnchain.operators import AttentionTransition, Damped, DenseTransition
 from attnchain.testing import chains
 
@@ -43,7 +43,7 @@ def test_otherwise_the_caller_solves(reason, two_threads, monkeypatch):
     if reason == "one thread":
         torch.set_num_threads(1)
     if reason == "large":
-        monkeypatch.setattr(concurrent, "SHARED_LIMIT", 139)
+        monkeypatch.setattr(batches, "SHARED_LIMIT", 139)
     if reason == "memory":
         monkeypatch.setenv("ATTNCHAIN_MEMORY_BUDGET", str(3 * 140 * 140 * 8))
     found = for_each_chain(names, heads(1 if reason == "one chain" else 5))

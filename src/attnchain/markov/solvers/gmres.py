@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnchain.markov.equations import Equations
+from attnchain.markov.solvers.equations import Equations
 
 RESTART = 80
 """Basis vectors kept: few heads of a vision transformer need more."""

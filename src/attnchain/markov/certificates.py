@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from attnchain.errors import ToleranceError
-from attnchain.markov.equations import Equations
-from attnchain.markov.linear import Refined, refine
+from attnchain.markov.solvers.equations import Equations
+from attnchain.markov.solvers.linear import Refined, refine
 from attnchain.operators import AbstractTransition, Damped, stored
 
 _ADJOINT_ITERATIONS = 1_000

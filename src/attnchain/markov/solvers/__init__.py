@@ -1,0 +1,1 @@
+"""What is solved for one chain: linear equations, eliminations, eigenvalues."""

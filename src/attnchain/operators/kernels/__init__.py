@@ -1,0 +1,1 @@
+"""Products with attention that never store its matrix: tiles, Triton, gradients."""
