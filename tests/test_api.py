@@ -33,7 +33,7 @@ NAMES = {
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
         DenseRecord Denoising GUIDED Numbers Selection TextTokens TokenGrid
-        UNCONDITIONAL_FIRST capture fused_attention prompt_tokens
+        UNCONDITIONAL_FIRST capture fused_attention picture_in_tiles prompt_tokens
     """,
     "attnchain.models": """
         LoadedModel load read_picture to_rgb

@@ -192,8 +192,8 @@ def test_keys_made_outside_a_decoder_are_not_taken_for_text():
         _ = crossed.key_grid
 
 
-def test_picture_keys_of_a_composite_are_not_taken_for_text():
-    """A ViT that is read by a decoder: 17 keys, none of them a word."""
+def composite():
+    """A ViT that is read by a decoder, and its input: 17 keys, none of them a word."""
     from transformers import (
         BertConfig,
         BertLMHeadModel,
@@ -205,12 +205,52 @@ def test_picture_keys_of_a_composite_are_not_taken_for_text():
     options = {"is_decoder": True, "add_cross_attention": True}
     decoder = BertLMHeadModel(BertConfig(**zoo.TEXT, **options))
     model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder).eval()
+    pixels, words = zoo.numbers(1, 3, 16, 16), zoo.tokens(1, 17)
+    return model, {"pixel_values": pixels, "decoder_input_ids": words}
+
+
+def test_picture_keys_of_a_composite_are_not_taken_for_text():
+    model, given = composite()
     with capture(model) as attention, torch.no_grad():
-        model(
-            pixel_values=zoo.numbers(1, 3, 16, 16), decoder_input_ids=zoo.tokens(1, 17)
-        )
+        model(**given)
     crossed = attention.matching(kind="cross")[0]
     assert attention[0].grid == TokenGrid(4, 4, prefix=1)
     assert crossed.grid == TokenGrid.of_text(17)
     with pytest.raises(GridError, match=r"no text.*by hand"):
         _ = crossed.key_grid
+
+
+class Wrapped(torch.nn.Module):
+    """As training code wraps a model."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **given):
+        return self.inner(**given)
+
+
+def test_a_wrapper_does_not_make_picture_keys_text():
+    model, given = composite()
+    with capture(wrapper := Wrapped(model)) as attention, torch.no_grad():
+        wrapper(**given)
+    with pytest.raises(GridError, match=r"no text.*by hand"):
+        _ = attention.matching(kind="cross")[0].key_grid
+
+
+def test_numbers_that_are_no_words_are_not_taken_for_text():
+    """ImageGPT is given a picture's colours by number."""
+    model = zoo.transformers_model(
+        "ImageGPTModel",
+        "ImageGPTConfig",
+        vocab_size=60,
+        n_positions=16,
+        n_embd=32,
+        n_layer=1,
+        n_head=4,
+    )
+    with capture(model) as attention, torch.no_grad():
+        model(zoo.tokens(1, 16))
+    with pytest.raises(GridError, match=r"no layout is known.*by hand"):
+        _ = attention[0].grid

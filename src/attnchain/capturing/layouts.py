@@ -12,7 +12,7 @@ from attnchain.capturing import picture_tokens
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.sites import Kind
-from attnchain.capturing.text_layouts import Rule, sequences, text_of
+from attnchain.capturing.text_layouts import Rule, sequences, text_in
 from attnchain.capturing.token_layout import UNKNOWN, Layout, missing
 from attnchain.capturing.window_layouts import (
     sam_windows,
@@ -26,14 +26,11 @@ from attnchain.errors import GridError
 def find_layout(
     stack: Sequence[RunningModule], kind: Kind, n_queries: int, n_keys: int
 ) -> Layout:
-    """Returns the layout given by the innermost running module that tells it.
-
-    The first of the stack is the model that was given to capture.
-    """
+    """Returns the layout given by the innermost running module that tells it."""
     try:
         for call in reversed(stack):
             rules = [RULES[family] for family in call.families if family in RULES]
-            for rule in (*rules, text_of(stack[0])):
+            for rule in (*rules, text_in(stack)):
                 layout = rule(call, kind, n_queries, n_keys)
                 if layout is not None:
                     return layout

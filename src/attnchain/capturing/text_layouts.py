@@ -1,6 +1,6 @@
 """Layouts of text: a sequence, wherever a model is given numbers of text tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
@@ -16,7 +16,7 @@ NO_TEXT = (
 """Arguments that pictures, sounds and videos are given by."""
 
 
-def text_of(root: RunningModule) -> Rule:
+def text_in(stack: Sequence[RunningModule]) -> Rule:
     """A rule for any module given numbers of text tokens, and nothing but text."""
 
     def rule(
@@ -29,9 +29,9 @@ def text_of(root: RunningModule) -> Rule:
             return Layout()
         queries, keys = TokenGrid.of_text(ids.shape[1]), TokenGrid.of_text(n_keys)
         cached = kind != "cross" and n_queries != n_keys
-        if (cached or kind == "cross") and not _is_of_text(root):
+        if (cached or kind == "cross") and not all(map(_is_of_text, stack)):
             return Layout(queries, "these keys may be no text")
-        if kind == "cross" and not _has_encoder(root):
+        if kind == "cross" and not any(map(_has_encoder, stack)):
             return Layout(queries, "these keys were made outside the model")
         return Layout(queries, keys)
 
@@ -47,12 +47,18 @@ def _may_hold_more(call: RunningModule) -> bool:
     """Tells whether something beside text was given that may be in the sequence."""
     if any(call.argument(name) is not None for name in NO_TEXT):
         return True
-    return not _is_of_text(call) and any(x.ndim > 2 for x in call.tensors())
+    numbers = any(tensor.ndim > 2 for tensor in call.tensors())
+    return "text" not in _modalities(call) or (numbers and not _is_of_text(call))
 
 
 def _is_of_text(call: RunningModule) -> bool:
     """Tells whether a model, by its own word in transformers, takes text alone."""
-    return getattr(call.module, "input_modalities", "text") in ("text", ("text",))
+    return set(_modalities(call)) == {"text"}
+
+
+def _modalities(call: RunningModule) -> tuple[str, ...]:
+    told = getattr(call.module, "input_modalities", "text")
+    return (told,) if isinstance(told, str) else tuple(told)
 
 
 def _has_encoder(call: RunningModule) -> bool:
