@@ -316,7 +316,7 @@ class TestWhatIsRefused:
             captured(Layers(), X, **{word: "other"})
 
     def test_an_unknown_keyword(self):
-        with pytest.raises(TypeError, match="layer"):
+        with pytest.raises(ArgumentError, match="layer"):
             captured(Layers(), X, layer=3)
 
     def test_a_resolution_where_the_grid_is_not_known(self):

@@ -32,7 +32,7 @@ X = sequence(2, 3, 5, 8)
         ({"forwards": 0.5}, ArgumentError, "forwards must be a whole number"),
         ({"resolution": 5}, ArgumentError, r"must be \(rows, columns\)"),
         ({"steps": 0}, ArgumentError, "capture the pipeline"),
-        ({"layer": 0}, TypeError, "by layer; choose by layers"),
+        ({"layer": 0}, ArgumentError, "by layer; choose by layers"),
     ],
     ids=str,
 )

@@ -158,7 +158,7 @@ def test_heads_that_are_no_numbers(attention, heads):
 
 
 def test_an_unknown_keyword_is_answered_with_the_known_ones(attention):
-    with pytest.raises(TypeError, match="by layer; choose by layers, name, kind"):
+    with pytest.raises(ArgumentError, match="by layer; choose by layers, name, kind"):
         attention.select(layer=0)
 
 

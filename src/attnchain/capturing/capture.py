@@ -1,4 +1,11 @@
-"""The context manager that reads attention from a running model."""
+"""The context manager that reads attention from a running model.
+
+A model that can be told to use fused attention is switched to it inside the block:
+outputs then agree to rounding, and attention weights it would have returned are
+missing. Where a module computes attention by hand, the softmax that weighs its values
+is kept as a matrix (`DenseRecord`). Only the thread that opened the block is read: others may run
+the model meanwhile.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -43,68 +50,46 @@ def capture(
 
     Queries and keys of every call of `scaled_dot_product_attention` are copied, after
     rotary embedding and normalisation; the n x n matrix is never formed and the
-    model's outputs do not change. A model that can be told to use fused attention is
-    switched to it inside the block: outputs then agree to rounding, and attention
-    weights it would have returned are missing. Where a module computes attention by
-    hand, the softmax that weighs its values is kept as a matrix (`DenseRecord`). Hooks
-    and switches are gone afterwards, whatever happens. Only this thread is read: others
-    may run the model meanwhile.
+    model's outputs do not change (to rounding, where it has to be switched to fused
+    attention). Hooks and switches are gone afterwards, whatever happens.
 
     Args:
-        model: Any torch module, or a diffusers pipeline, whose transformer or unet is
-            read at each denoising step.
-        layers: Layers to keep, counted from 0 for each kind of attention; -1 is the
-            last. All by default.
-        keep: "qk" keeps queries and keys, "dense" the matrices of all heads, "mean"
-            the mean over heads.
+        model: Any torch module, or a diffusers pipeline, read at each denoising step.
+        layers: Layers to keep, counted from 0 for each kind; -1 is the last. All by
+            default.
+        keep: "qk" keeps queries and keys, "dense" all matrices, "mean" that of heads.
         max_bytes: Budget for everything kept.
         device: Where to keep it, for example "cpu"; by default where it is computed.
-        grid: Token layout, for a model whose layout is not known: a `TokenGrid`, or a
-            function of a module's name and its number of tokens.
-        **selection: What else to keep, see `Selection`: `name`, `kind`, `steps`,
-            `forwards`, `resolution`, `branch`.
+        grid: Token layout, where it is not known: a `TokenGrid`, or a function of a
+            module's name and its number of tokens.
+        **selection: `name`, `kind`, `steps`, `forwards`, `resolution`, `branch`.
 
     Yields:
         The captured attention, filled while the model runs.
 
     Raises:
-        UnsupportedModelError: All attention is computed where it cannot be read; the
-            message names the module and the switch to use.
-        ArgumentError: `keep`, `max_bytes`, `device`, `grid` or a choice is not what it
-            must be.
+        UnsupportedModelError: Attention is computed where it cannot be read.
+        ArgumentError: An option or a choice is not what it must be.
         NothingCapturedError: The block ended, and no attention was seen.
         SiteNotFoundError: Attention was seen, but nothing that was chosen.
         CaptureBudgetError: The next record would exceed the budget.
         GridError: A resolution was chosen, and a token layout is not known.
 
     Warns:
-        UnreadAttentionWarning: Beside what was read there is attention by hand that
-            cannot be followed; the message names the modules.
-
-    Cost:
-        One copy of queries and keys for each call, O(n d) memory; of the matrices
-        where a module computes them by hand.
+        UnreadAttentionWarning: Some attention by hand cannot be followed; where.
 
     Example:
         >>> import torch
         >>> encoder = torch.nn.TransformerEncoderLayer(8, nhead=2, batch_first=True)
         >>> with capture(encoder.eval()) as attention:
         ...     _ = encoder(torch.zeros(1, 3, 8))
-        >>> attention.select(layers=0, heads=0).to_dense()
-        tensor([[[0.3333, 0.3333, 0.3333],
-                 [0.3333, 0.3333, 0.3333],
-                 [0.3333, 0.3333, 0.3333]]])
+        >>> attention.select(layers=0, heads=0).to_dense()[0, 0]
+        tensor([0.3333, 0.3333, 0.3333])
     """
     _check_options(keep, max_bytes, device, grid)
     denoising = None if isinstance(model, nn.Module) else Denoising(model)
     network = model if denoising is None else denoising.network
-    choice = Choice.of(layers, **selection)
-    if choice.steps is not None and denoising is None:
-        message = (
-            "steps can be chosen for a diffusion pipeline only: capture the pipeline "
-            "instead of its network, or choose forwards=..."
-        )
-        raise ArgumentError(message)
+    choice = _chosen(layers, selection, has_steps=denoising is not None)
     recording = Recording(choice, Copier(keep, device), max_bytes)
     recorder = Recorder(network, recording, grid=grid, denoising=denoising)
     steps = nullcontext() if denoising is None else denoising.following()
@@ -112,6 +97,18 @@ def capture(
         yield CapturedAttention(recording)
     recording.close()
     _check_captured(recorder, choice)
+
+
+def _chosen(layers: Numbers, selection: Selection, *, has_steps: bool) -> Choice:
+    """What is kept; raises where steps are chosen of what has none."""
+    choice = Choice.of(layers, **selection)
+    if choice.steps is not None and not has_steps:
+        message = (
+            "steps can be chosen for a diffusion pipeline only: capture the pipeline "
+            "instead of its network, or choose forwards=..."
+        )
+        raise ArgumentError(message)
+    return choice
 
 
 def _check_options(keep: Any, max_bytes: Any, device: Any, grid: Any) -> None:

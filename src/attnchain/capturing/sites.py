@@ -141,8 +141,8 @@ class Choice:
         """Returns the choice that keywords of the public functions describe.
 
         Raises:
-            ArgumentError: There is no such kind or branch, or a number is none.
-            TypeError: There is no such keyword.
+            ArgumentError: There is no such keyword, kind or branch, or a number is
+                none.
         """
         unknown = [word for word in selection if word not in cls.__annotations__]
         if unknown:
@@ -150,7 +150,7 @@ class Choice:
                 f"sites cannot be chosen by {', '.join(unknown)}; choose by "
                 f"{', '.join(cls.__annotations__)}"
             )
-            raise TypeError(message)
+            raise ArgumentError(message)
         kind, branch = selection.get("kind"), selection.get("branch")
         for word, value, valid in (("kind", kind, KINDS), ("branch", branch, BRANCHES)):
             if value is not None and value not in valid:

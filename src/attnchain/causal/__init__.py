@@ -24,7 +24,7 @@ from attnchain.causal.moves import (
     is_valid,
     list_moves,
 )
-from attnchain.causal.results import (
+from attnchain.causal.posteriors import (
     ClassPosterior,
     ClassSample,
     Edge,

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 
 from attnchain.causal.equivalence import EquivalenceClass
 from attnchain.causal.moves import DELETE, INSERT, list_moves, moved
+from attnchain.causal.posteriors import ClassPosterior
 from attnchain.causal.process import PROCESSES, Process
 from attnchain.causal.rates import BALANCES, Balance, Rates, log_balance
-from attnchain.causal.results import ClassPosterior
 from attnchain.causal.sampler import check_choice
 from attnchain.causal.scores import Score, total_score
 from attnchain.causal.transition import SparseTransition

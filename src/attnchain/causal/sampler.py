@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from attnchain.causal.checkpoints import fingerprint, read_run, restored, write_run
 from attnchain.causal.equivalence import EquivalenceClass
 from attnchain.causal.moves import INSERT, moved
+from attnchain.causal.posteriors import ClassSample
 from attnchain.causal.process import PROCESSES, Process, next_event
 from attnchain.causal.rates import BALANCES, Balance, Rates
-from attnchain.causal.results import ClassSample
-from attnchain.causal.saving import fingerprint, read_run, restored, write_run
 from attnchain.causal.scores import Score
 from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError
