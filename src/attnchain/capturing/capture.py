@@ -3,8 +3,8 @@
 A model that can be told to use fused attention is switched to it inside the block:
 outputs then agree to rounding, and attention weights it would have returned are
 missing. Where a module computes attention by hand, the softmax that weighs its values
-is kept as a matrix (`DenseRecord`). Only the thread that opened the block is read: others may run
-the model meanwhile.
+is kept as a matrix (`DenseRecord`). Only the thread that opened the block is read:
+others may run the model meanwhile.
 """
 
 import warnings
@@ -55,17 +55,16 @@ def capture(
 
     Args:
         model: Any torch module, or a diffusers pipeline, read at each denoising step.
-        layers: Layers to keep, counted from 0 for each kind; -1 is the last. All by
-            default.
+        layers: Layers to keep, from 0 in each kind; -1 is the last. All by default.
         keep: "qk" keeps queries and keys, "dense" all matrices, "mean" that of heads.
         max_bytes: Budget for everything kept.
-        device: Where to keep it, for example "cpu"; by default where it is computed.
+        device: Where to keep it, such as "cpu"; by default where it is computed.
         grid: Token layout, where it is not known: a `TokenGrid`, or a function of a
             module's name and its number of tokens.
         **selection: `name`, `kind`, `steps`, `forwards`, `resolution`, `branch`.
 
     Yields:
-        The captured attention, filled while the model runs.
+        `CapturedAttention`, filled while the model runs.
 
     Raises:
         UnsupportedModelError: Attention is computed where it cannot be read.
