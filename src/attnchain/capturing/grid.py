@@ -144,7 +144,8 @@ class TokenGrid:
         """Returns left, upper, right and lower edge of the patches, row by row.
 
         They are fractions of the width and height of the picture as the model was
-        given it, resized and perhaps cropped by its processor.
+        given it, resized and perhaps cropped by its processor; of LLaVA-NeXT's tiles
+        to within a patch, as its padding is cut off by whole patches.
 
         Raises:
             GridError: The sequence has no patches, or attention is windowed.

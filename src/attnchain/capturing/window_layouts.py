@@ -91,10 +91,7 @@ def _in_squares(rows: int, columns: int, merge: int, side: int) -> TokenGrid:
     def order(patch: int) -> tuple[int, ...]:
         row, column = divmod(patch, columns)
         down, across = row // merge, column // merge
-        return (
-            *(down // side, across // side, down, across),
-            *(row, column),
-        )
+        return down // side, across // side, down, across, row, column
 
     sequence = sorted(range(rows * columns), key=order)
     places = torch.tensor(sequence).argsort().tolist()
