@@ -177,7 +177,7 @@ def _dominating(adjoint: Equations, row_error: float) -> tuple[Tensor, Refined]:
     found = refine(
         adjoint,
         torch.ones_like(right),
-        lambda *_: target,
+        lambda _x, _r: target,
         max_iterations=_ADJOINT_ITERATIONS,
     )
     deficit = float((found.residual / right).max().clamp_min(0))

@@ -11,8 +11,11 @@ Sources: the explained variance of nested tokens (Wen et al., arXiv 2503.08685),
 the modes of the chain in the place of tokens; this form of it is ours.
 """
 
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +109,8 @@ def _shares(chain: AbstractTransition, *, most: int, bounces: int) -> Tensor:
     if np.linalg.norm(memory) <= size * np.finfo(float).eps:
         return torch.ones(most, dtype=torch.float64)
     ordered = ordered_schur(memory, most - 1)
-    triangular, _ = scipy.linalg.rsf2csf(ordered.triangular, ordered.vectors)
+    to_complex = cast("Any", scipy.linalg.rsf2csf)
+    triangular, _ = to_complex(ordered.triangular, ordered.vectors)
     power = _normalized_power(triangular, bounces)
     carried = np.cumsum((abs(power) ** 2).sum(0))
     if carried[-1] == 0:

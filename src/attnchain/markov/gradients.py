@@ -10,8 +10,10 @@ Second derivatives are refused (`DerivativeError`): the backward solve is not
 differentiated.
 """
 
+# pyright: reportUnknownMemberType=false
+
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ def with_gradient(transition: AbstractTransition, distribution: Tensor) -> Tenso
         The distribution's values; backward costs one adjoint solve for each chain.
     """
     moved = transition.push(distribution.to(transition.dtype))
-    return _Implicit.apply(moved.double(), distribution, transition)
+    return cast("Tensor", _Implicit.apply(moved.double(), distribution, transition))
 
 
 class _Implicit(torch.autograd.Function):
@@ -64,7 +66,8 @@ class _Implicit(torch.autograd.Function):
         )
         with torch.no_grad():
             solved = torch.stack([_adjoint(chain, pi, g) for chain, pi, g in flat])
-        return _Once.apply(solved.view(gradient.shape), moved, gradient), None, None
+        once = cast("Tensor", _Once.apply(solved.view(gradient.shape), moved, gradient))
+        return once, None, None
 
 
 class _Once(torch.autograd.Function):

@@ -1,7 +1,11 @@
 """The second eigenvalue of a chain: how metastable it is."""
 
+# pyright: reportUnknownMemberType=false
+
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -80,7 +84,7 @@ def second_eigenvalue(
     check_transition(transition)
     check_positive(tolerance, "tolerance")
     with torch.no_grad():
-        found = for_each_chain(lambda chain: _of_chain(chain, tolerance), transition)
+        found = for_each_chain(partial(_of_chain, tolerance=tolerance), transition)
     worst = max(one.error for one in found)
     if worst > tolerance:
         warnings.warn(
@@ -156,7 +160,8 @@ def _of_parts(chain: AbstractTransition, tolerance: float) -> _Found:
         return _Found(1 + 0j, 0.0, 1)
     rounding = typical_row_error(exact)
     found = [_iterated(part, part, rounding, tolerance) for part in whole.chains]
-    found += [_Found(complex(x), x * rounding, 0) for x in whole.alone.tolist()]
+    alone = cast("list[float]", whole.alone.tolist())
+    found += [_Found(complex(x), x * rounding, 0) for x in alone]
     largest = max(found, key=lambda one: abs(one.value))
     reach = max(abs(one.value) + one.error for one in found)
     products = 1 + sum(one.products for one in found)

@@ -1,6 +1,9 @@
 """Memberships in metastable sets from an invariant subspace (PCCA+)."""
 
+# pyright: reportUnknownMemberType=false
+
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -59,7 +62,7 @@ def fuzzy_sets(basis: Float[Tensor, "n m"], pi: Float[Tensor, " n"]) -> Membersh
     counted = pi >= _RARE * pi.median()
     corners = _inner_simplex(points, counted)
     counted[corners] = True
-    linear = points @ torch.linalg.inv(points[corners])
+    linear = cast("Tensor", points @ torch.linalg.inv(points[corners]))
     lowest = linear[counted].min(0).values
     linear = (linear - lowest) / (1 - lowest.sum())
     soft = linear.clamp_min(0)
@@ -68,8 +71,10 @@ def fuzzy_sets(basis: Float[Tensor, "n m"], pi: Float[Tensor, " n"]) -> Membersh
 
 def _evened(points: Tensor, weights: Tensor) -> Tensor:
     """The points in coordinates of mean square one under the weights, unrelated."""
-    squares = torch.linalg.cholesky(points.T @ (weights[:, None] * points))
-    return torch.linalg.solve_triangular(squares, points.T, upper=False).T
+    squares = points.T @ (weights[:, None] * points)
+    root = cast("Tensor", torch.linalg.cholesky(squares))
+    rows = cast("Tensor", torch.linalg.solve_triangular(root, points.T, upper=False))
+    return rows.T
 
 
 def _inner_simplex(points: Tensor, counted: Tensor) -> Tensor:
@@ -78,14 +83,15 @@ def _inner_simplex(points: Tensor, counted: Tensor) -> Tensor:
     rest = points - points[corners[0]]
     for _ in range(points.shape[1] - 1):
         corners.append(_farthest(rest, counted))
-        direction = rest[corners[-1]] / rest[corners[-1]].norm()
+        length = cast("Tensor", rest[corners[-1]].norm())
+        direction = rest[corners[-1]] / length
         rest = rest - (rest @ direction)[:, None] * direction
     return torch.tensor(corners, device=points.device)
 
 
 def _farthest(points: Tensor, counted: Tensor) -> int:
     """Among the states that count, unless they all lie near the origin."""
-    distances = points.norm(dim=1)
+    distances = cast("Tensor", points.norm(dim=1))
     among = torch.where(counted, distances, 0.0)
     enough = among.max() >= _SLIGHT * distances.max()
     return int((among if enough else distances).argmax())

@@ -7,7 +7,10 @@ Anal. Classif. 7 (2013), for crispness. We stop at the feasible inner simplex an
 not optimise crispness further.
 """
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Complex, Float
@@ -134,7 +137,7 @@ def metastable_levels(
     pi = _known_or_solved(transition, tolerance, pi)
     chain = stored_evenly(transition)
     leading = spectrum(chain, min(n, max_count + 1), tolerance=tolerance)
-    levels = []
+    levels: list[MetastableSets] = []
     for m in range(2, min(max_count, max(n - 1, 2)) + 1):  # n sets would say nothing
         if _parted(leading.eigenvalues, m, chain.dtype):
             continue
@@ -269,13 +272,16 @@ def coarse_grained(
     soft, chain = memberships.double(), stored_evenly(transition)
     weighted = pi[:, None] * soft / _all_positive(pi @ soft, "memberships")
     overlaps = weighted.T @ soft
-    if float(torch.linalg.cond(overlaps)) > 1 / _SINGULAR:
+    condition = cast("Tensor", torch.linalg.cond(overlaps))
+    if float(condition) > 1 / _SINGULAR:
         message = (
             "two sets of memberships have the same members, or a set is a mixture of "
             "others; leave one out"
         )
         raise ArgumentError(message)
-    coarse = torch.linalg.solve(overlaps, weighted.T @ _pulled(chain, soft))
+    coarse = cast(
+        "Tensor", torch.linalg.solve(overlaps, weighted.T @ _pulled(chain, soft))
+    )
     none = torch.zeros(0, dtype=torch.complex128, device=pi.device)
     return _summary(chain, pi, soft, coarse, none)
 
@@ -287,7 +293,7 @@ def _sets(
     found = fuzzy_sets(basis[:, :m].double(), pi.clone())
     corners = found.linear[found.corners]
     moved = _pulled(chain, found.linear)[found.corners]
-    coarse = torch.linalg.solve(corners, moved)
+    coarse = cast("Tensor", torch.linalg.solve(corners, moved))
     return _summary(chain, pi, found.soft, coarse, eigenvalues[: m + 1])
 
 

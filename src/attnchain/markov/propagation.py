@@ -1,8 +1,10 @@
 """Multi-bounce attention: where a walker is after a number of bounces."""
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -140,7 +142,8 @@ def starting_distribution(transition: AbstractTransition, start: Start) -> Tenso
             raise ShapeError(message)
         return start.to(dtype=transition.dtype, device=transition.device)
     try:
-        chosen = torch.atleast_1d(torch.as_tensor(start, device=transition.device))
+        given = torch.as_tensor(start, device=transition.device)
+        chosen = cast("Tensor", torch.atleast_1d(given))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ArgumentError(message) from error
     if chosen.dtype == torch.bool and chosen.shape == (n,):

@@ -1,6 +1,9 @@
 """Reducible chains as the smaller chains that hold their eigenvalues."""
 
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,29 +36,38 @@ def parts(matrix: Tensor) -> Parts | None:
     Args:
         matrix: `(n, n)`, rows sum to one.
     """
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
     if _connected(matrix):
         return None
-    edges = csr_array((matrix > 0).cpu().numpy())
-    count, labels = connected_components(edges, directed=True, connection="strong")
-    if count == 1:
+    component, closed = strong_classes(matrix)
+    if len(closed) == 1:
         return None
-    source, target = edges.nonzero()
-    component = torch.from_numpy(labels).long()
-    closed = torch.ones(count, dtype=torch.bool)
-    closed[component[torch.from_numpy(source[labels[source] != labels[target]])]] = (
-        False
-    )
-    sizes = component.bincount(minlength=count)
+    sizes = component.bincount(minlength=len(closed))
     alone = (sizes == 1) & ~closed
-    larger = torch.nonzero(sizes > 1)[:, 0].tolist()
+    larger = cast("list[int]", torch.nonzero(sizes > 1)[:, 0].tolist())
     return Parts(
         int(closed.sum()),
         matrix.diagonal()[alone[component].to(matrix.device)],
         [_part(matrix, component == c, bool(closed[c])) for c in larger],
     )
+
+
+def strong_classes(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The class of every state, (n,), and whether each class is never left.
+
+    Args:
+        matrix: `(n, n)`; states communicate where a path of entries > 0 leads from
+            one to the other and back.
+    """
+    from scipy.sparse import csgraph, csr_array
+
+    edges = cast("Any", csr_array((matrix > 0).cpu().numpy()))
+    components = cast("Any", csgraph.connected_components)
+    count, labels = components(edges, directed=True, connection="strong")
+    source, target = edges.nonzero()
+    closed = torch.ones(count, dtype=torch.bool)
+    left = labels[source[labels[source] != labels[target]]]
+    closed[torch.from_numpy(left).long()] = False
+    return torch.from_numpy(labels).long(), closed
 
 
 def _connected(matrix: Tensor) -> bool:

@@ -1,10 +1,15 @@
 """Leading eigenvalues of a chain and the slow observables that belong to them."""
 
+# pyright: reportUnknownMemberType=false
+
 import math
 from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import ConvergenceError
@@ -75,7 +80,9 @@ def spectrum(
     check_positive(max_products, "max_products")
     with torch.no_grad():
         parts = for_each_chain(
-            lambda chain: _spectrum_of_chain(chain, k, tolerance, max_products),
+            partial(
+                _spectrum_of_chain, k=k, tolerance=tolerance, max_products=max_products
+            ),
             transition,
         )
     return stacked(parts, transition.batch_shape)
@@ -96,7 +103,7 @@ def _spectrum_of_chain(
     )
     residuals = np.concatenate([[0.0], found.residuals])[:k]
     constant = torch.full((1, chain.n_states), chain.n_states**-0.5)
-    real = {"dtype": chain.dtype, "device": chain.device}
+    real: dict[str, Any] = {"dtype": chain.dtype, "device": chain.device}
     result = Spectrum(
         torch.from_numpy(np.concatenate([[1.0], values])[:k]).to(chain.device),
         torch.cat([constant.to(**real), found.basis.to(**real)])[:k].T.contiguous(),
@@ -184,8 +191,8 @@ def estimated_errors(
     basis = found.basis.to(chain.dtype)
     vectors = torch.from_numpy(pairs.vectors.T.copy()).to(basis.device)
     parts = [part.to(basis) @ basis for part in (vectors.real, vectors.imag)]
-    blurred = chain.pull(torch.hypot(*parts)).double().norm(dim=-1).cpu().numpy()
-    errors = found.errors + rounding * blurred * found.conditions
+    blurred = cast("Tensor", chain.pull(torch.hypot(*parts)).double().norm(dim=-1))
+    errors = found.errors + rounding * blurred.cpu().numpy() * found.conditions
     shared = shared_errors(pairs.values, errors, found.conditions, found.others)
     return np.minimum(shared, 2.0)
 

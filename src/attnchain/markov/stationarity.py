@@ -13,11 +13,14 @@ Grassmann, Taksar and Heyman, Operations Research 1985, for the elimination; Mey
 SIAM Review 1975, for the inverse of an undamped chain.
 """
 
+# pyright: reportUnknownMemberType=false
+
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from functools import partial
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -215,15 +218,16 @@ def _iterated(
     equations = certificates.undamped(exact)
     sums, n = equations.diagonal, exact.n_states
     start = equations.right if options.start is None else options.start
-    search = {"solver": options.solver, "max_iterations": options.max_iterations}
-    rough = refine(equations, start / sums, lambda *_: options.tolerance / n, **search)
+    search = partial(refine, equations, solver=options.solver)
+    most = options.max_iterations
+    rough = search(
+        start / sums, lambda _x, _r: options.tolerance / n, max_iterations=most
+    )
     times = certificates.HittingTimes.prepare(equations, rough.x, chain.row_error)
-    search["max_iterations"] -= rough.iterations
-    found = refine(
-        equations,
+    found = search(
         rough.x,
         lambda x, r: times.allowed(equations, x, r, options.tolerance),
-        **search,
+        max_iterations=most - rough.iterations,
     )
     found = replace(
         found,
@@ -272,7 +276,7 @@ def _inverse_size(matrix: Tensor) -> float:
     """How much larger than its change in one bounce an error can be: of 1 - P + 1 u."""
     n = len(matrix)
     system = torch.eye(n, dtype=matrix.dtype, device=matrix.device) - matrix + 1 / n
-    inverse, singular = torch.linalg.inv_ex(system)
+    inverse, singular = cast("tuple[Tensor, Tensor]", torch.linalg.inv_ex(system))
     size = float(inverse.abs().sum(-1).max())
     return size if int(singular) == 0 and size >= 1 else math.inf
 

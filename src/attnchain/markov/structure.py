@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attnchain.checks import check_distribution, check_positive
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
+from attnchain.markov.reducible import strong_classes
 from attnchain.operators import (
     AbstractTransition,
     Side,
@@ -123,19 +124,12 @@ def closed_classes(chain: AbstractTransition) -> list[Tensor]:
     Raises:
         ArgumentError: No transition, a batch, or too many states to store.
     """
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
     check_transition(chain)
     if chain.batch_shape or not fits_budget(chain.shape, chain.dtype, chain.device):
         message = f"classes need one chain small enough to store, but got {chain!r}"
         raise ArgumentError(message)
-    edges = csr_array((chain.to_dense() > 0).cpu().numpy())
-    count, component = connected_components(edges, directed=True, connection="strong")
-    source, target = edges.nonzero()
-    leaving = set(component[source[component[source] != component[target]]].tolist())
-    labels = torch.from_numpy(component)
-    return [torch.nonzero(labels == c)[:, 0] for c in range(count) if c not in leaving]
+    component, closed = strong_classes(chain.to_dense())
+    return [torch.nonzero(component == c)[:, 0] for c in torch.nonzero(closed)[:, 0]]
 
 
 def _communicates(chain: AbstractTransition) -> bool:

@@ -13,10 +13,13 @@ Sources: Kahan, Parlett and Jiang, Residual bounds on approximate eigensystems o
 nonnormal matrices, SIAM J. Numer. Anal. 1982, for the certificate.
 """
 
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -84,7 +87,8 @@ def leading_subspaces(
     _check_wanted(transition, k, tolerance, max_products)
     with torch.no_grad():
         parts = for_each_chain(
-            lambda chain: _of_chain(chain, k, tolerance, max_products), transition
+            partial(_of_chain, k=k, tolerance=tolerance, max_products=max_products),
+            transition,
         )
     result = stacked(parts, transition.batch_shape)
     worst = _worst(result)
@@ -190,7 +194,8 @@ def _certified(
     ones = torch.ones(exact.n_states, dtype=torch.float64, device=exact.device)
     rows, columns = exact.pull(ones), exact.push(ones)
     norm = math.sqrt(float(rows.max()) * float(columns.max()))  # bounds that of P
-    uneven = float(_centred(rows).norm()) / math.sqrt(exact.n_states)
+    unevenness = cast("Tensor", _centred(rows).norm())
+    uneven = float(unevenness) / math.sqrt(exact.n_states)
     values = inside_the_circle(pairs.values)
     backward = pairs.residuals + rounding * norm + uneven + abs(values - pairs.values)
     condition = 1 / np.maximum(pairs.cosines, np.finfo(float).tiny)
@@ -223,7 +228,7 @@ def _pairs(x: Tensor, px: Tensor, y: Tensor, yp: Tensor, k: int) -> _Pairs:
     overlap = (y @ x.T).cpu().numpy()
     inverse = np.linalg.pinv(overlap)
     projected = inverse @ (y @ px.T).cpu().numpy()
-    eig: Any = scipy.linalg.eig
+    eig = cast("Any", scipy.linalg.eig)
     values, w, u = eig(projected, left=True, right=True)
     order = np.lexsort((-values.imag, -np.round(abs(values), 12)))[:k]
     values, u = values[order], u[:, order]

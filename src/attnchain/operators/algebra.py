@@ -1,9 +1,11 @@
 """Chains made of chains: convex mixtures, products, powers."""
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -69,7 +71,10 @@ class Mixture(AbstractTransition):
         device = components[0].device
         together = torch.cat([w.reshape(-1).to(device) for w in weights])
         check_distribution(together, together.numel(), "weights")
-        parts = unit_mass(together).split([w.numel() for w in weights])
+        parts = cast(
+            "tuple[Tensor, ...]",
+            unit_mass(together).split([w.numel() for w in weights]),
+        )
         shares = [part.view(w.shape) for part, w in zip(parts, weights, strict=True)]
         object.__setattr__(self, "components", tuple(components))
         object.__setattr__(self, "weights", tuple(shares))
@@ -122,7 +127,8 @@ class Mixture(AbstractTransition):
             shared = vectors.expand(*component.batch_shape, *vectors.shape)
             flat = component.multiply(shared, side).reshape(-1, *vectors.shape)
             shares = weight.reshape(-1).to(self.dtype)
-            result = result + torch.tensordot(shares, flat, dims=1)
+            summed = cast("Tensor", torch.tensordot(shares, flat, dims=1))
+            result = result + summed
         return result
 
     def _select(self, index: BatchIndex) -> AbstractTransition:

@@ -1,5 +1,7 @@
 """A chain read from queries and keys, its matrix formed only where it is small."""
 
+# pyright: reportUnknownMemberType=false
+
 import math
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -140,7 +142,8 @@ class AttentionTransition(AbstractTransition):
     @kept
     def _row_error(self) -> float:
         eps, d = torch.finfo(self.dtype).eps, self.q.shape[-1]
-        longest = [float(x.norm(dim=-1).max()) for x in (self.q, self.k)]
+        lengths: list[Tensor] = [x.norm(dim=-1) for x in (self.q, self.k)]
+        longest = [float(length.max()) for length in lengths]
         largest = abs(self._scale) * math.prod(longest)
         # Steps that a mask makes rarer than the smallest number are zero either way.
         limit = 2 * largest - math.log(torch.finfo(self.dtype).tiny)

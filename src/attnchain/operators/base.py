@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import product
-from typing import Self
+from typing import Self, cast
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from attnchain.operators.kernels.prepared import Side
 from attnchain.operators.memory import announce_storage
 from attnchain.operators.precision import full_precision
 
+_Parts = tuple[object, ...]
 Target = torch.dtype | torch.device | str
 """What a transition can be moved to: another precision or another device."""
 
@@ -119,9 +120,9 @@ class AbstractTransition(ABC):
             >>> two.push(torch.tensor([1.0, 0.0]))
             tensor([0.9000, 0.1000])
         """
-        vectors, single = self._as_rows(vector, "vector")
-        result = self._push(vectors)
-        return result.squeeze(-2) if single else result
+        rows, single = self._as_rows(vector, "vector")
+        pushed = self._push(rows)
+        return pushed.squeeze(-2) if single else pushed
 
     @full_precision
     def pull(self, observable: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -130,25 +131,24 @@ class AbstractTransition(ABC):
         $(P f)_i = \sum_j P_{ij} f_j$
 
         Args:
-            observable: Values of the states in the last axis; same shape rule as
-                `push`.
+            observable: Values of the states in the last axis; shapes as for `push`.
 
         Returns:
-            `(*batch, n)` or `(*batch, r, n)`, in the transition's dtype and device.
+            Expected values, of the shapes that `push` returns.
 
         Raises:
-            ShapeError: The last axis is not n, or the batch axes do not fit.
+            ShapeError: As for `push`.
 
         Example:
             >>> import torch
             >>> from attnchain import as_transition
-            >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
-            >>> two.pull(torch.tensor([1.0, 0.0]))
+            >>> uneven = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+            >>> uneven.pull(torch.tensor([1.0, 0.0]))
             tensor([0.9000, 0.5000])
         """
-        observables, single = self._as_rows(observable, "observable")
-        result = self._pull(observables)
-        return result.squeeze(-2) if single else result
+        rows, single = self._as_rows(observable, "observable")
+        pulled = self._pull(rows)
+        return pulled.squeeze(-2) if single else pulled
 
     def multiply(
         self, vectors: Float[Tensor, "..."], side: Side
@@ -269,13 +269,13 @@ class AbstractDerived(AbstractTransition):
 def _tracks(part: object) -> bool:
     if isinstance(part, Tensor | AbstractTransition):
         return part.requires_grad
-    return isinstance(part, tuple) and any(map(_tracks, part))
+    return isinstance(part, tuple) and any(map(_tracks, cast("_Parts", part)))
 
 
 def _never_stores(part: object) -> bool:
     if isinstance(part, AbstractTransition):
         return part.never_stores
-    return isinstance(part, tuple) and any(map(_never_stores, part))
+    return isinstance(part, tuple) and any(map(_never_stores, cast("_Parts", part)))
 
 
 def check_transition(chain: object, name: str = "transition") -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from functools import cached_property, wraps
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 import torch
 
+from attnchain.operators.indexing import BatchIndex, batch_select
 from attnchain.operators.precision import full_precision
 
 Value = TypeVar("Value")
@@ -31,23 +32,31 @@ class Derived(Generic[Value]):
     """
 
     def __init__(self, compute: Callable[[Any], Value]) -> None:
-        self.compute = full_precision(compute)
+        self.compute: Callable[[Any], Value] = full_precision(compute)
         self.__doc__ = compute.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = f"_derived_{name}"
+
+    @overload
+    def __get__(self, chain: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, chain: object, owner: type) -> Value: ...
 
     def __get__(self, chain: Any, owner: type) -> Any:
         if chain is None:
             return self
         if chain.tracks_gradients:
             return self.compute(chain)
-        if self.name not in vars(chain):
+        known: dict[str, Any] = chain.__dict__
+        if self.name not in known:
             with torch.inference_mode(False), torch.no_grad():
-                vars(chain)[self.name] = self.compute(chain)
-        return vars(chain)[self.name]
+                known[self.name] = self.compute(chain)
+        return known[self.name]
 
-    def pass_on(self, chain: Any, part: Any, select: Callable[[Value], Value]) -> None:
-        """Hands what was kept for a chain to a part of it."""
-        if self.name in vars(chain):
-            vars(part)[self.name] = select(vars(chain)[self.name])
+    def pass_on(self, chain: object, part: object, index: BatchIndex) -> None:
+        """Hands what was kept for a batch, a vector for each chain, to a part of it."""
+        if self.name in chain.__dict__:
+            known = batch_select(chain.__dict__[self.name], index, 1)
+            part.__dict__[self.name] = known

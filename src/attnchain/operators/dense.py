@@ -1,7 +1,9 @@
 """A chain whose matrix is stored."""
 
+# pyright: reportUnknownMemberType=false
+
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, cast
 
 import torch
 from jaxtyping import Float
@@ -149,6 +151,8 @@ def _uneven(matrix: Tensor, sums: Tensor) -> Tensor | None:
 def _row_sums(matrix: Tensor) -> Tensor:
     """Row sums in float64, without a copy of the whole matrix in it."""
     n = matrix.shape[-1]
-    blocks = matrix.reshape(-1, n).split(max(1, _BLOCK // n))
+    blocks = cast(
+        "tuple[Tensor, ...]", matrix.reshape(-1, n).split(max(1, _BLOCK // n))
+    )
     sums = [block.sum(-1, dtype=torch.float64) for block in blocks]
     return torch.cat(sums).view(matrix.shape[:-1])

@@ -1,5 +1,7 @@
 """Which chains of a batch, and which states of a chain, are meant."""
 
+# pyright: reportUnknownMemberType=false
+
 from typing import Any
 
 import torch

@@ -1,6 +1,8 @@
 """Ways in and out: tensors and arrays to transitions, transitions to SciPy."""
 
-from typing import TYPE_CHECKING, Any
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -82,7 +84,7 @@ def normalize_rows(weights: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batc
     wide = weights.to(torch.promote_types(weights.dtype, torch.float32))
     sums = wide.sum(-1, keepdim=True)
     if bool((sums == 0).any()):
-        row = torch.nonzero(sums[..., 0] == 0)[0].tolist()
+        row = cast("list[int]", torch.nonzero(sums[..., 0] == 0)[0].tolist())
         message = f"row {row} sums to zero: its state can go nowhere; drop the state"
         raise NotStochasticError(message)
     return wide / sums

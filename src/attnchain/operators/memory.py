@@ -1,7 +1,10 @@
 """How much memory a stored matrix may take."""
 
+# pyright: reportUnknownMemberType=false
+
 import os
 import warnings
+from typing import cast
 
 import torch
 
@@ -30,7 +33,7 @@ def memory_budget(device: torch.device) -> int:
             raise ArgumentError(message)
         return int(override)
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
+        total = cast("int", torch.cuda.get_device_properties(device).total_memory)
     elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:

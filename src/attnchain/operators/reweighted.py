@@ -105,7 +105,7 @@ class Restricted(Reweighted):
 
     def _select(self, index: BatchIndex) -> "Restricted":
         part = self._unchecked(base=self.base[index], keep=self.keep)
-        Restricted.row_mass.pass_on(self, part, lambda m: batch_select(m, index, 1))
+        Restricted.row_mass.pass_on(self, part, index)
         return part
 
 
@@ -169,8 +169,8 @@ class ColumnNormalized(Reweighted):
         return self.base.push(observables) / self.column_sums[..., None, :]
 
     def _select(self, index: BatchIndex) -> "ColumnNormalized":
-        part, sums = ColumnNormalized(self.base[index]), ColumnNormalized.column_sums
-        sums.pass_on(self, part, lambda c: batch_select(c, index, 1))
+        part = ColumnNormalized(self.base[index])
+        ColumnNormalized.column_sums.pass_on(self, part, index)
         return part
 
 
@@ -255,5 +255,5 @@ class Reversed(Reweighted):
         pi = self.stationary.expand(*self.batch_shape, self.n_states)
         pi = batch_select(pi, index, 1)
         part = self._unchecked(base=self.base[index], stationary=pi)
-        Reversed.entered.pass_on(self, part, lambda e: batch_select(e, index, 1))
+        Reversed.entered.pass_on(self, part, index)
         return part

@@ -1,5 +1,9 @@
 """Anderson acceleration of a fixed-point iteration, safeguarded."""
 
+# pyright: reportUnknownMemberType=false
+
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -72,7 +76,9 @@ def _extrapolated(
     gram = differences @ differences.T
     ridge = 1e-14 * gram.diagonal().max().clamp_min(torch.finfo(torch.float64).tiny)
     gram.diagonal().add_(ridge)
-    weights, info = torch.linalg.solve_ex(gram, differences @ step.double())
+    right = differences @ step.double()
+    solved = cast("tuple[Tensor, Tensor]", torch.linalg.solve_ex(gram, right))
+    weights, info = solved
     if int(info) != 0 or not bool(torch.isfinite(weights).all()):
         return image
     return image - weights.to(image.dtype) @ torch.stack(images)

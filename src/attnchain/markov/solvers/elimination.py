@@ -11,7 +11,10 @@ $P_{RR} + P_{RB} (1 - P_{BB})^{-1} P_{BR}$, by triangular factors found in the s
 most of the work is matrix products.
 """
 
+# pyright: reportUnknownMemberType=false
+
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -106,10 +109,11 @@ class _Block:
         upper = np.eye(len(self.factors)) - np.triu(self.factors, 1)
         lower = np.diag(self.factors.diagonal()) - np.tril(self.factors, -1)
         upper, lower = (torch.from_numpy(x).to(right.device) for x in (upper, lower))
-        half = torch.linalg.solve_triangular(
-            upper, right, upper=True, unitriangular=True
+        half = cast(
+            "Tensor",
+            torch.linalg.solve_triangular(upper, right, upper=True, unitriangular=True),
         )
-        return torch.linalg.solve_triangular(lower, half, upper=False)
+        return cast("Tensor", torch.linalg.solve_triangular(lower, half, upper=False))
 
 
 def _eliminated(matrix: Tensor, size: int) -> list[_Block] | int:
@@ -117,7 +121,7 @@ def _eliminated(matrix: Tensor, size: int) -> list[_Block] | int:
 
     Or the state that cannot reach what is left.
     """
-    blocks = []
+    blocks: list[_Block] = []
     for low in reversed(range(0, len(matrix), size)):
         high = min(low + size, len(matrix))
         inside = matrix[low:high, low:high].cpu().numpy().copy()
@@ -151,8 +155,8 @@ def _factorised(
 
 def _row_sums(steps: Tensor) -> Tensor:
     """Row sums in chunks, whose rounding grows with the chunks and not the columns."""
-    chunks = [chunk.sum(-1) for chunk in steps.split(BLOCK, -1)]
-    return torch.stack(chunks).sum(0)
+    chunks = cast("tuple[Tensor, ...]", steps.split(BLOCK, -1))
+    return torch.stack([chunk.sum(-1) for chunk in chunks]).sum(0)
 
 
 def _substituted(matrix: Tensor, blocks: list[_Block]) -> Tensor:

@@ -1,7 +1,10 @@
 """Restarted GMRES: the correction of least residual in a Krylov subspace."""
 
+# pyright: reportUnknownMemberType=false
+
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -79,7 +82,8 @@ def minimise(
         x = known @ recycled.directions / equations.diagonal
     before, cycle = math.inf, after
     while True:
-        norm = float(residual.norm())
+        length = cast("Tensor", residual.norm())
+        norm = float(length)
         if not goal < norm < 0.9 * before or taken >= max_iterations:
             return Solved(x, taken, cycle)
         before = norm
@@ -192,7 +196,8 @@ class Cycle:
         image.addmv_(known.T, first, alpha=-1)
         second = known @ image
         image.addmv_(known.T, second, alpha=-1)
-        norm = float(torch.linalg.vector_norm(image))
+        length = cast("Tensor", torch.linalg.vector_norm(image))
+        norm = float(length)
         if norm > 0:
             torch.div(image, norm, out=self.basis[j + 1])
         else:  # the subspace is invariant and holds the solution

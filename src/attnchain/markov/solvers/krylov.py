@@ -7,8 +7,11 @@ eigenvalues of P, and its Schur vectors complete the constant one. The left
 eigenvectors of M are those of P, which sum to zero.
 """
 
+# pyright: reportUnknownMemberType=false
+
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -175,7 +178,7 @@ class _Krylov:
 
     def __init__(self, chain: AbstractTransition, block: int, most: int) -> None:
         n = chain.n_states
-        like = {"dtype": chain.dtype, "device": chain.device}
+        like: dict[str, Any] = {"dtype": chain.dtype, "device": chain.device}
         self.generator = torch.Generator().manual_seed(0)
         self.rows = torch.empty(1 + most + block, n, **like)
         self.rows[0] = n**-0.5
@@ -230,7 +233,7 @@ class _Krylov:
         m, b = self.size, self.block
         known, new = self.rows[: 1 + m + b], slice(m, m + b)
         image = chain.multiply(known[-b:], side)
-        largest = torch.linalg.vector_norm(image, dim=-1).max()
+        largest = cast("Tensor", torch.linalg.vector_norm(image, dim=-1).max())
         first = image @ known.T
         image.addmm_(first, known, alpha=-1)
         second = image @ known.T
@@ -248,11 +251,11 @@ class _Krylov:
         """
         b = self.block
         out = self.rows[len(known) : len(known) + b]
-        if b == 1 and (norm := float(torch.linalg.vector_norm(image))) > 1e-3:
+        if b == 1 and (norm := _norm(image)) > 1e-3:
             torch.div(image, norm, out=out)
             return np.array([[norm]])
         check_finite(image, "a product of the chain")
-        q, r = torch.linalg.qr(image.T)
+        q, r = _qr(image.T)
         u, sizes, v = np.linalg.svd(r.double().cpu().numpy())
         alive = int((sizes > max(1.0, float(largest)) * self.noise).sum())
         if alive < b:
@@ -302,6 +305,15 @@ class _Krylov:
         )
 
 
+def _norm(vector: Tensor) -> float:
+    norm = cast("Tensor", torch.linalg.vector_norm(vector))
+    return float(norm)
+
+
+def _qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    return cast("tuple[Tensor, Tensor]", torch.linalg.qr(matrix))
+
+
 def _orthonormal(known: Tensor, rows: Tensor) -> tuple[Tensor, np.ndarray]:
     """Rows made orthonormal and orthogonal to those known, and what they were in them.
 
@@ -311,7 +323,7 @@ def _orthonormal(known: Tensor, rows: Tensor) -> tuple[Tensor, np.ndarray]:
     correction = np.eye(b)
     for _ in range(_PASSES):
         rows = rows - (rows @ known.T) @ known
-        q, r = torch.linalg.qr(rows.T)
+        q, r = _qr(rows.T)
         rows, triangle = q.T, r.double().cpu().numpy()
         correction = triangle @ correction
         if abs(np.diagonal(triangle)).min() > 0.7:

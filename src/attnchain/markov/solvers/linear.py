@@ -1,9 +1,11 @@
 """Solves the equations of a stationary distribution: directly, or by corrections."""
 
+# pyright: reportUnknownMemberType=false
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -54,8 +56,10 @@ class Correction:
         small = isinstance(chain, DenseTransition) and chain.n_states <= DIRECT_LIMIT
         if solver == "direct" or (solver == "auto" and small):
             system = equations.correcting(equations.right, chain).matrix()
-            factors, pivots, _ = torch.linalg.lu_factor_ex(system)
-            return cls(chain, solver, (factors, pivots))
+            found = cast(
+                "tuple[Tensor, Tensor, Tensor]", torch.linalg.lu_factor_ex(system)
+            )
+            return cls(chain, solver, found[:2])
         return cls(chain, solver)
 
     def solve(
@@ -64,7 +68,8 @@ class Correction:
         """The correction for a residual, the iterations it took, and what solves on."""
         if self.factors is not None:
             right = residual.to(self.chain.dtype)[:, None]
-            return torch.linalg.lu_solve(*self.factors, right)[:, 0], 1, self
+            solved = cast("Tensor", torch.linalg.lu_solve(*self.factors, right))
+            return solved[:, 0], 1, self
         inner = equations.correcting(residual, self.chain)
         # Single precision gains at most five digits in one round of refinement.
         digits = 1e-5 if self.chain.dtype == torch.float32 else 0.0

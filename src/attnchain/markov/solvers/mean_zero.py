@@ -1,7 +1,10 @@
 """The mean-zero part of a chain as one small matrix, for factorisations."""
 
+# pyright: reportUnknownMemberType=false
+
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -39,7 +42,8 @@ def factorised(chain: AbstractTransition, side: Side) -> MeanZero:
     matrix = matrix if side == "pull" else matrix.mT
     mirror = matrix.new_full((n,), 1 / math.sqrt(n))
     mirror[0] += 1
-    mirror = mirror / mirror.norm()
+    length = cast("Tensor", mirror.norm())
+    mirror = mirror / length
     matrix = matrix - 2 * torch.outer(mirror, mirror @ matrix)
     matrix = matrix - 2 * torch.outer(matrix @ mirror, mirror)
     return MeanZero(matrix[1:, 1:].cpu().numpy(), mirror)

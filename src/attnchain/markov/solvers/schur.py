@@ -1,7 +1,9 @@
 """Real Schur forms ordered by modulus, and how well their eigenvalues are known."""
 
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -49,7 +51,7 @@ class OrderedSchur:
         if second.size == 0:
             return np.eye(size)
         rest = self.triangular[size:, size:]
-        (solve,) = scipy.linalg.get_lapack_funcs(("trsyl",), (first,))
+        (solve,) = cast("Any", scipy.linalg.get_lapack_funcs)(("trsyl",), (first,))
         beside, scale, _ = solve(first, rest, second, isgn=-1)
         beside = np.nan_to_num(beside / max(scale, np.finfo(float).tiny))
         return np.hstack([np.eye(size), beside])
@@ -64,7 +66,7 @@ class OrderedSchur:
         import scipy.linalg
 
         leading = self.triangular[:size, :size]
-        eig: Any = scipy.linalg.eig
+        eig = cast("Any", scipy.linalg.eig)
         found, left, right = eig(leading, left=True, right=True)
         values = eigenvalues(leading)
         order = _matched(values, found)
@@ -97,9 +99,10 @@ def ordered_schur(matrix: np.ndarray, wanted: int) -> OrderedSchur:
     """Schur form whose first `wanted` columns have the largest moduli, in order."""
     import scipy.linalg
 
-    schur: Any = scipy.linalg.schur
+    schur = cast("Any", scipy.linalg.schur)
+    lapack = cast("Any", scipy.linalg.get_lapack_funcs)
     triangular, vectors = schur(matrix, output="real", check_finite=False)
-    (swap,) = scipy.linalg.get_lapack_funcs(("trexc",), (triangular,))
+    (swap,) = lapack(("trexc",), (triangular,))
     done, end = 0, len(matrix)
     while done < min(wanted, len(matrix)):
         starts, moduli = _blocks(triangular, done)
@@ -143,7 +146,7 @@ def shared_errors(
 def _matched(values: np.ndarray, found: np.ndarray) -> list[int]:
     """For each value the index of the nearest one found, none twice."""
     distances = abs(values[:, None] - found)
-    order = []
+    order: list[int] = []
     for i in range(len(values)):
         order.append(int(distances[i].argmin()))
         distances[:, order[-1]] = np.inf

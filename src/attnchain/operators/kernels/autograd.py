@@ -6,8 +6,10 @@ $\partial s_{ij} = P_{ij}\, a_i\, (b_j - (P b)_i)$, so the gradients in q and k 
 themselves a few products with P: O(r d) columns, still O(n) memory.
 """
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,7 +33,7 @@ def tiled_product(
     Returns:
         A tensor like `vectors`.
     """
-    return _TiledProduct.apply(vectors, q, k, heads, side)
+    return cast("Tensor", _TiledProduct.apply(vectors, q, k, heads, side))
 
 
 class _TiledProduct(torch.autograd.Function):

@@ -9,9 +9,12 @@ that are exponentiated; t and u are kept apart, since $t + \log_2 u$ would round
 spacing of large scores.
 """
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -203,8 +206,9 @@ def _largest_added(mask: Tensor, causal: bool) -> Tensor:
     if len(mask) == 1:
         return mask[0].cummax(0).values
     state = torch.arange(len(mask), device=mask.device)
-    tops = []
-    for rows in state.split(ROWS):
+    blocks = cast("tuple[Tensor, ...]", state.split(ROWS))
+    tops: list[Tensor] = []
+    for rows in blocks:
         future = state[None, :] > rows[:, None]
         tops.append(mask[rows].masked_fill(future, -torch.inf).amax(-1))
     return torch.cat(tops)

@@ -7,10 +7,11 @@ as certificates need it, is computed in float64 throughout. Imported only when u
 since Triton is optional.
 """
 
+# pyright: basic, reportArgumentType=false, reportMissingImports=false
+# pyright: reportIndexIssue=false
+# Triton has no types; where it is missing, its jitted functions look like plain ones.
 # Triton kernels take pointers and sizes by position, without annotations:
 # ruff: noqa: ANN001, ANN202, N803, PLR0913, PLR0917
-# Where Triton is not installed its jitted functions look like plain ones to pyright.
-# pyright: reportArgumentType=false, reportMissingImports=false, reportIndexIssue=false
 
 import os
 from dataclasses import dataclass, replace

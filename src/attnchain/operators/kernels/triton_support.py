@@ -1,8 +1,11 @@
 """Whether the Triton kernels can be used here."""
 
+# pyright: reportMissingTypeStubs=false
+
 import warnings
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +92,7 @@ def _probe_error(device: torch.device, dtype: torch.dtype, features: int) -> flo
     """Largest error of one vector and of as many as a launch takes, both sides."""
     from attnchain.operators.kernels.triton_kernels import FusedHead, most_columns
 
-    like = {"device": device, "dtype": dtype}
+    like: dict[str, Any] = {"device": device, "dtype": dtype}
     query, key = torch.linspace(-1, 1, 2 * 40 * features, **like).view(2, 40, features)
     scale = features**-0.5
     scores = tiles.Scores(query * (scale * tiles.LOG2_E), key, None, causal=False)
