@@ -23,7 +23,7 @@ from attnchain.operators.base import AbstractTransition, Target
 from attnchain.operators.changes import Given, watchable
 from attnchain.operators.computed_once import kept
 from attnchain.operators.indexing import BatchIndex, batch_select, kept_states
-from attnchain.operators.kernels import tiles
+from attnchain.operators.kernels import tiled
 from attnchain.operators.kernels.autograd import tiled_product
 from attnchain.operators.kernels.prepared import Head, Side, TiledHead
 from attnchain.operators.kernels.triton_support import (
@@ -158,7 +158,7 @@ class AttentionTransition(AbstractTransition):
         """
         self._given.check()
         staying = [
-            tiles.diagonal(scores, head.sums)
+            tiled.diagonal(scores, head.sums)
             for scores, head in zip(self.scores, self._heads, strict=True)
         ]
         return torch.stack(staying).view(self.q.shape[:-1])
@@ -215,7 +215,7 @@ class AttentionTransition(AbstractTransition):
         matrices = torch.empty(self.shape, dtype=self.dtype, device=self.device)
         flat = matrices.view(-1, self.n_states, self.n_states)
         for place, scores, matrix in zip(self._places, self.scores, flat, strict=True):
-            check_tops(tiles.fill(scores, matrix), place)
+            check_tops(tiled.fill(scores, matrix), place)
         return matrices
 
     def _select(self, index: BatchIndex) -> "AttentionTransition":
@@ -279,21 +279,21 @@ class AttentionTransition(AbstractTransition):
         return list(product(*map(range, self.batch_shape)))
 
     @kept
-    def scores(self) -> tuple[tiles.Scores, ...]:
+    def scores(self) -> tuple[tiled.Scores, ...]:
         """What the scores of every chain are made of."""
         n, d = self.q.shape[-2:]
-        query = (self.q.detach() * (self._scale * tiles.LOG2_E)).reshape(-1, n, d)
+        query = (self.q.detach() * (self._scale * tiled.LOG2_E)).reshape(-1, n, d)
         key = self.k.detach().reshape(-1, n, d)
         masks: list[Tensor | None] = [None] * len(self._places)
         if self.mask is not None:
             mask = self.mask.expand(*self.batch_shape, *self.mask.shape[-2:])
             masks = [mask[place] for place in self._places]
         return tuple(
-            tiles.Scores(q, k, m, self.causal)
+            tiled.Scores(q, k, m, self.causal)
             for q, k, m in zip(query, key, masks, strict=True)
         )
 
-    def _distinct_masks(self) -> list[tiles.Scores]:
+    def _distinct_masks(self) -> list[tiled.Scores]:
         """Scores of one chain for each mask that was given."""
         first = self.scores[0]
         if self.mask is None:

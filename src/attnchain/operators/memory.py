@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from attnchain.errors import ArgumentError, MaterializationWarning
-from attnchain.operators.kernels.tiles import COLUMNS, ROWS
+from attnchain.operators.kernels.tiled import COLUMNS, ROWS
 
 _CEILING = 2 * 2**30
 

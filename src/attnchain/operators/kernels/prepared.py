@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from attnchain.operators.kernels import tiles
+from attnchain.operators.kernels import tiled
 
 Side = Literal["push", "pull"]
 """v P or P f."""
@@ -15,7 +15,7 @@ class Head(Protocol):
     """One chain ready for products."""
 
     @property
-    def sums(self) -> tiles.Rows:
+    def sums(self) -> tiled.Rows:
         """Row maxima and sums."""
         ...
 
@@ -28,15 +28,15 @@ class Head(Protocol):
 class TiledHead:
     """A chain that is multiplied tile by tile: its scores and their row sums."""
 
-    scores: tiles.Scores
-    sums: tiles.Rows
+    scores: tiled.Scores
+    sums: tiled.Rows
 
     @classmethod
-    def prepare(cls, scores: tiles.Scores) -> "TiledHead":
+    def prepare(cls, scores: tiled.Scores) -> "TiledHead":
         """Makes the pass that finds the row maxima and sums."""
-        return cls(scores, tiles.row_sums(scores))
+        return cls(scores, tiled.row_sums(scores))
 
     def multiply(self, vectors: Tensor, side: Side) -> Tensor:
         """(r, n) vectors times P, or P times them."""
-        product = tiles.push if side == "push" else tiles.pull
+        product = tiled.push if side == "push" else tiled.pull
         return product(self.scores, self.sums, vectors)

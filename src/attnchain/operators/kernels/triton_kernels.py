@@ -1,6 +1,6 @@
 """Push and pull of softmax attention as fused Triton kernels.
 
-The same two passes as `tiles`: row maxima and sums first, then products whose score
+The same two passes as `tiled`: row maxima and sums first, then products whose score
 tiles never leave the chip. A float32 chain accumulates in float32, and its queries and
 keys are read in half precision where that holds their numbers exactly; a float64 chain,
 as certificates need it, is computed in float64 throughout. Imported only when used,
@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from attnchain.operators.kernels.prepared import Side
-from attnchain.operators.kernels.tiles import LOG2_E, Rows
+from attnchain.operators.kernels.tiled import LOG2_E, Rows
 
 
 @triton.jit

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attnchain.errors import MissingExtraError, NumericalWarning, ShapeError
-from attnchain.operators.kernels import tiles
+from attnchain.operators.kernels import tiled
 from attnchain.operators.kernels.prepared import Head, TiledHead
 
 MOST_FEATURES = 256
@@ -49,7 +49,7 @@ def prefers_fused(device: torch.device, dtype: torch.dtype, features: int) -> bo
 
 
 def fused_heads(
-    scores: tuple[tiles.Scores, ...], q: Tensor, k: Tensor, scale: float
+    scores: tuple[tiled.Scores, ...], q: Tensor, k: Tensor, scale: float
 ) -> tuple[Head, ...]:
     """Every chain ready for the kernels, which add a mask as it is.
 
@@ -58,7 +58,7 @@ def fused_heads(
     """
     from attnchain.operators.kernels.triton_kernels import FusedHead
 
-    def prepared(scores: tiles.Scores, query: Tensor, key: Tensor) -> Head:
+    def prepared(scores: tiled.Scores, query: Tensor, key: Tensor) -> Head:
         mask, causal = scores.lifted_mask, scores.causal
         if mask is None and scores.mask is not None:
             return TiledHead.prepare(scores)
@@ -95,15 +95,15 @@ def _probe_error(device: torch.device, dtype: torch.dtype, features: int) -> flo
     like: dict[str, Any] = {"device": device, "dtype": dtype}
     query, key = torch.linspace(-1, 1, 2 * 40 * features, **like).view(2, 40, features)
     scale = features**-0.5
-    scores = tiles.Scores(query * (scale * tiles.LOG2_E), key, None, causal=False)
-    sums = tiles.row_sums(scores)
+    scores = tiled.Scores(query * (scale * tiled.LOG2_E), key, None, causal=False)
+    sums = tiled.row_sums(scores)
     head = FusedHead.prepare(query, key, mask=None, causal=False, scale=scale)
     worst = 0.0
     for count in (1, most_columns(dtype)):
         vectors = torch.linspace(0, 1, count * 40, **like).view(count, 40)
         off = (
-            head.multiply(vectors, "push") - tiles.push(scores, sums, vectors),
-            head.multiply(vectors, "pull") - tiles.pull(scores, sums, vectors),
+            head.multiply(vectors, "push") - tiled.push(scores, sums, vectors),
+            head.multiply(vectors, "pull") - tiled.pull(scores, sums, vectors),
         )
         worst = max(worst, *(float(part.abs().max()) for part in off))
     return worst
