@@ -165,7 +165,10 @@ def measure(models, principal, data):
     test = data[2]
     methods = {"PCA": principal, **models}
     by_picture = {name: mean_errors(model, test) for name, model in methods.items()}
-    gain = by_picture["PCA"] - by_picture["nested-flow"]
+    gains = {
+        name: by_picture["PCA"] - by_picture[name]
+        for name in ("nested-flow", "nested-regression")
+    }
     losses = prefix_losses(models["nested-flow"], test)
     width = 1.96 / len(test) ** 0.5
     return {
@@ -177,8 +180,10 @@ def measure(models, principal, data):
             name: drawn_errors(models[name], test[:DRAWN])
             for name in ("nested-flow", "plain-flow")
         },
-        "nested-flow below PCA by": gain.mean(1).tolist(),
-        "95 % half width": (width * gain.std(1)).tolist(),
+        "below PCA by": {name: rows.mean(1).tolist() for name, rows in gains.items()},
+        "95 % half width": {
+            name: (width * rows.std(1)).tolist() for name, rows in gains.items()
+        },
         "prefix losses": losses.tolist(),
         "explained variance": explained_variance(losses).tolist(),
         "probe": {
@@ -200,8 +205,9 @@ def table(found):
     text += head
     for name, values in found["error of the mean"].items():
         text += row(name, values)
-    text += row("PCA - nested-flow, paired", found["nested-flow below PCA by"])
-    text += row("95 % half width", found["95 % half width"])
+    for name, values in found["below PCA by"].items():
+        text += row(f"PCA - {name}, paired", values)
+        text += row("95 % half width", found["95 % half width"][name])
     text += f"\nA drawn picture, the same error, first {DRAWN} test pictures:\n\n{head}"
     for name, values in found["error of a drawn picture"].items():
         text += row(name, values)
@@ -220,11 +226,13 @@ def curves(found, file):
     for name, values in found["error of the mean"].items():
         look = looks[name.split("-")[0]] + (":" if "regression" in name else "")
         left.plot(values, look, marker=".", label=name)
-    left.set(xlabel="tokens", ylabel="squared error of the mean picture", ylim=(0, 0.1))
+    left.set(
+        xlabel="tokens", ylabel="squared error of the mean picture", ylim=(0, 0.125)
+    )
     for name, values in found["probe"].items():
         look = looks[name.split("-")[0]]
         right.plot(range(1, len(values) + 1), values, look, marker=".", label=name)
-    right.set(xlabel="tokens", ylabel="linear probe, test accuracy", ylim=(0, 1))
+    right.set(xlabel="tokens", ylabel="linear probe, test accuracy", ylim=(0.45, 0.85))
     left.legend(fontsize=8)
     right.legend(fontsize=8)
     figure.savefig(file, dpi=130)
@@ -242,10 +250,11 @@ def prefixes(model, plain, principal, pictures, file):
         ):
             tokens = tokens_of(one, pictures)
             rows += [(f"{title}, {k}", getattr(one, how)(tokens[:, :k])) for k in SHOWN]
-    figure = Figure(figsize=(6.4, 0.58 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6.4, 0.52 * len(rows)))
+    figure.subplots_adjust(left=0.2, right=0.99, top=0.995, bottom=0.005, hspace=0.1)
     for (title, row), ax in zip(rows, figure.subplots(len(rows), 1), strict=True):
         strip = np.concatenate(list(row[:, 0].clamp(-1, 1).numpy()), 1)
-        ax.imshow(strip, cmap="gray", vmin=-1, vmax=1)
+        ax.imshow(strip, cmap="gray", vmin=-1, vmax=1, aspect="auto")
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
     figure.savefig(file, dpi=130)
@@ -255,7 +264,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--out", type=Path, default=Path("out/nested"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(

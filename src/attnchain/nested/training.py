@@ -38,7 +38,7 @@ class TrainingSettings:
         ArgumentError: A setting is out of range.
     """
 
-    steps: int = 2000
+    steps: int = 4000
     batch_size: int = 64
     learning_rate: float = 2e-3
     nested: bool = True
