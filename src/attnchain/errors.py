@@ -114,3 +114,7 @@ class UnreadAttentionWarning(UserWarning):
 
 class PaddingWarning(UserWarning):
     """Padding is among the states of chains: rank and mixing times count it."""
+
+
+class AssumptionWarning(UserWarning):
+    """What a method takes for granted does not hold on these data."""
