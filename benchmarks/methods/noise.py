@@ -34,7 +34,7 @@ from attnchain.noise import (
     scattering,
     transition_error,
 )
-from attnchain.noise.training import Examples, Settings, Training
+from attnchain.noise.fitting import Examples, Settings, Training
 from attnchain.operators import DenseTransition
 
 NAMES = (

@@ -6,13 +6,13 @@ class is certain.
 """
 
 from attnchain.noise.classifier import VolumeMinimized
-from attnchain.noise.scatter import scattering
-from attnchain.noise.transition import (
+from attnchain.noise.label_noise import (
     NoiseTransition,
     log_volume,
     noisy_label_loss,
     transition_error,
 )
+from attnchain.noise.scatter import scattering
 
 __all__ = [
     "NoiseTransition",

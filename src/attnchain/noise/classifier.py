@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from attnchain.checks import check_count, check_finite, check_floating
 from attnchain.errors import ArgumentError, AssumptionWarning, ShapeError
+from attnchain.noise.fitting import Batches, Epoch, Examples, Settings, Training
+from attnchain.noise.label_noise import NoiseTransition
 from attnchain.noise.scatter import scattering
-from attnchain.noise.training import Batches, Epoch, Examples, Settings, Training
-from attnchain.noise.transition import NoiseTransition
 from attnchain.operators import DenseTransition
 
 LOOSE = 1.25
@@ -40,7 +40,7 @@ class VolumeMinimized:
             trained. By default two hidden layers of 256 on the flattened features.
         **settings: `volume_weight`, `epochs`, `batch_size`, `learning_rate`,
             `momentum`, `weight_decay`, `transition_rate`, `validation`, `seed`, see
-            `attnchain.noise.training.Settings`.
+            `attnchain.noise.fitting.Settings`.
 
     Attributes:
         transition_: After `fit`, T as a chain over the classes: its stationary law,

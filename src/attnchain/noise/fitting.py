@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attnchain.checks import check_fraction, check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
-from attnchain.noise.transition import noisy_label_loss
+from attnchain.noise.label_noise import noisy_label_loss
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
