@@ -160,7 +160,7 @@ def _sets(layers: Layers) -> Iterator[Method]:
     for m in COUNTS:
         family, setting = "metastable sets, fixed number", f"{at}, m = {m}"
         yield Method(family, layers, run, {"count": m}, setting)
-    family = "metastable sets, number by the gap"
+    family = "metastable sets, number by the chain"
     yield Method(family, layers, run, {"count": None}, at)
 
 
