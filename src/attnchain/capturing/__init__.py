@@ -8,13 +8,13 @@
 from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.capture import capture
 from attnchain.capturing.grid import TokenGrid
+from attnchain.capturing.picture_tiles import picture_in_tiles
 from attnchain.capturing.pipelines import GUIDED, UNCONDITIONAL_FIRST, Denoising
 from attnchain.capturing.prompts import TextTokens, prompt_tokens
 from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRecord
 from attnchain.capturing.result import CapturedAttention
 from attnchain.capturing.sites import AttentionSite, Numbers, Selection
 from attnchain.capturing.switches import fused_attention
-from attnchain.capturing.tiles import picture_in_tiles
 
 __all__ = [
     "GUIDED",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
-from attnchain.capturing.tiles import picture_among, picture_in_tiles
+from attnchain.capturing.picture_tiles import picture_among, picture_in_tiles
 from attnchain.errors import GridError
 
 Prompts = list[list[int]]

@@ -12,8 +12,8 @@ from attnchain.capturing import picture_sizes as sizes
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.picture_sizes import Describe, Prompts, needed
+from attnchain.capturing.picture_tiles import picture_among
 from attnchain.capturing.sites import Kind
-from attnchain.capturing.tiles import picture_among
 from attnchain.capturing.token_layout import Layout
 from attnchain.errors import GridError
 

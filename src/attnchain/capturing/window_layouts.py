@@ -7,8 +7,8 @@ import torch
 
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
+from attnchain.capturing.picture_tiles import picture_among
 from attnchain.capturing.sites import Kind
-from attnchain.capturing.tiles import picture_among
 from attnchain.capturing.token_layout import Layout, missing
 
 
