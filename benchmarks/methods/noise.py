@@ -31,6 +31,7 @@ from attnchain.noise import (
     NoiseTransition,
     VolumeMinimized,
     log_volume,
+    rivals,
     scattering,
     transition_error,
 )
@@ -163,8 +164,9 @@ def control(seeds):
     """
     rows = []
     for name in ("anchors", "scattered, no anchors", "shrunk to the middle", "disc"):
-        errors, opens = zip(*[_table_fit(name, seed) for seed in seeds], strict=True)
-        rows.append((name, float(np.mean(errors)), max(opens)))
+        found = [_table_fit(name, seed) for seed in seeds]
+        errors, opens, others = zip(*found, strict=True)
+        rows.append((name, float(np.mean(errors)), max(opens), max(others)))
     return rows
 
 
@@ -196,7 +198,7 @@ def _table_fit(name, seed):
         (fit + 1e-3 * log_volume(matrix)).backward()
         optimizer.step()
     clean = table.detach().double().softmax(-1)
-    return transition_error(module().detach(), true), scattering(clean)
+    return transition_error(module().detach(), true), scattering(clean), rivals(clean)
 
 
 def summary(cells):
@@ -238,10 +240,10 @@ def table(rows, controls, cells):
     told = ", ".join(f"{name} {value:.3f}" for name, value in starts.items())
     lines += ["", f"Error of T before anything is learned: {told}.", ""]
     lines += [
-        "| clean posteriors | error of T | scattering (1 is right) |",
-        "|---|---|---|",
+        "| clean posteriors | error of T | scattering (1) | rivals (0) |",
+        "|---|---|---|---|",
     ]
-    lines += [f"| {name} | {error:.3f} | {r:.2f} |" for name, error, r in controls]
+    lines += [f"| {n} | {e:.3f} | {r:.2f} | {o:.2f} |" for n, e, r, o in controls]
     return "\n".join(lines) + "\n"
 
 
@@ -270,7 +272,7 @@ def chain_of(cells):
         told[f"{cell['kind']} {cell['rate']:.0%}"] = {
             "second eigenvalue": float(second_eigenvalue(chain).modulus),
             "stationary, smallest and largest": [float(pi.min()), float(pi.max())],
-            "metastable sets": metastable_sets(chain).n_sets,
+            "metastable sets": len(metastable_sets(chain).prevalence),
         }
     return told
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnchain.errors import NotStochasticError, ShapeError
-from attnchain.noise import scattering
+from attnchain.noise import rivals, scattering
 
 
 def circle(radius, count=360):
@@ -36,6 +36,13 @@ def test_a_disc_leaves_the_length_of_its_dual(radius):
     """h'x >= 0 for the disc of radius r is |x - 1/3| <= 1 / (3 r)."""
     longest = math.sqrt(1 / 3 + (1 / (3 * radius)) ** 2)
     assert scattering(circle(radius)) == pytest.approx(longest, rel=1e-3)
+
+
+def test_a_disc_that_touches_all_sides_has_rivals_as_long_as_the_classes():
+    touching = circle(0.9999 / math.sqrt(6))
+    assert scattering(touching) == pytest.approx(1, abs=1e-3)
+    assert rivals(touching) == pytest.approx(1, abs=1e-3)
+    assert rivals(torch.cat([torch.eye(3), touching])) == 0
 
 
 def test_a_segment_leaves_a_direction_open():

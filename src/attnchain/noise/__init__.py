@@ -12,13 +12,14 @@ from attnchain.noise.label_noise import (
     noisy_label_loss,
     transition_error,
 )
-from attnchain.noise.scatter import scattering
+from attnchain.noise.scatter import rivals, scattering
 
 __all__ = [
     "NoiseTransition",
     "VolumeMinimized",
     "log_volume",
     "noisy_label_loss",
+    "rivals",
     "scattering",
     "transition_error",
 ]

@@ -13,11 +13,13 @@ from attnchain.checks import check_count, check_finite, check_floating
 from attnchain.errors import ArgumentError, AssumptionWarning, ShapeError
 from attnchain.noise.fitting import Batches, Epoch, Examples, Settings, Training
 from attnchain.noise.label_noise import NoiseTransition
-from attnchain.noise.scatter import scattering
+from attnchain.noise.scatter import rivals, scattering
 from attnchain.operators import DenseTransition
 
 LOOSE = 1.25
 """Posteriors that leave a direction of this length open are not scattered."""
+RIVAL = 0.9
+"""Posteriors that leave a direction this long beside the classes have two answers."""
 _SAMPLE = 2000
 _AT_A_TIME = 4096
 
@@ -207,11 +209,13 @@ class VolumeMinimized:
             raise ArgumentError(message)
 
     def _check_scattering(self, features: Tensor) -> float:
-        found = scattering(self.predict_proba(features[:_SAMPLE]).double())
-        if found > LOOSE:
+        rows = self.predict_proba(features[:_SAMPLE]).double()
+        found, other = scattering(rows), rivals(rows)
+        if found > LOOSE or other > RIVAL:
             message = (
                 f"the clean posteriors found are not sufficiently scattered (a "
-                f"direction of length {found:.3g} is open, at most 1 would be right): "
+                f"direction of length {found:.3g} is open, and one of {other:.3g} that "
+                f"is no class; 1 and 0 would be right): "
                 f"the transition is not the only one that fits, and may be far off. "
                 f"More examples of nearly certain class would settle it"
             )

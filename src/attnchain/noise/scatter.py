@@ -10,6 +10,8 @@ from attnchain.errors import ShapeError
 _EXTREME = 40
 """Posteriors a program begins with for each class at either end."""
 _STARTS = 20
+_NEAR = 0.9
+"""A direction with an entry above this is that of a class."""
 _ROUNDS = 50
 
 
@@ -44,6 +46,34 @@ def scattering(posteriors: Float[Tensor, "m c"], *, seed: int = 0) -> float:
         >>> scattering(torch.full((5, 3), 1 / 3))
         inf
     """
+    return max(1.0, *(_length(end) for end in _ends(posteriors, seed)))
+
+
+def rivals(posteriors: Float[Tensor, "m c"], *, seed: int = 0) -> float:
+    """Length of the longest direction found that is near no class; 0 without one.
+
+    Sufficiently scattered posteriors leave no direction as long as 1 but the unit
+    vectors of the classes. Posteriors that just touch all sides, such as a disc, leave
+    others: `scattering` is 1, and yet more than one simplex fits.
+
+    Args:
+        posteriors: Probabilities of the clean classes, one row for each example.
+        seed: Of the random starts.
+
+    Example:
+        >>> rivals(torch.eye(3))
+        0.0
+    """
+    far = [end for end in _ends(posteriors, seed) if end is None or end.max() < _NEAR]
+    return max([0.0, *map(_length, far)])
+
+
+def _length(end: Tensor | None) -> float:
+    return float("inf") if end is None else round(float(end.norm()), 9)
+
+
+def _ends(posteriors: Tensor, seed: int) -> list[Tensor | None]:
+    """Where the programs end from all starts; None where there is no end."""
     check_floating(posteriors, "posteriors")
     if posteriors.ndim != 2 or posteriors.shape[1] < 2:
         message = (
@@ -57,7 +87,7 @@ def scattering(posteriors: Float[Tensor, "m c"], *, seed: int = 0) -> float:
     n = rows.shape[1]
     starts = torch.randn(_STARTS, n, generator=generator, dtype=torch.float64)
     active = _extreme(rows)
-    return max(1.0, *(_longest(rows, active, start) for start in starts))
+    return [_longest(rows, active, start) for start in starts]
 
 
 def _extreme(rows: Tensor) -> Tensor:
@@ -67,17 +97,17 @@ def _extreme(rows: Tensor) -> Tensor:
     return torch.zeros(len(rows), dtype=torch.bool).index_fill(0, ends.flatten(), True)
 
 
-def _longest(rows: Tensor, active: Tensor, direction: Tensor) -> float:
-    """The norm of the x that linear programs climb to, each along the last x."""
+def _longest(rows: Tensor, active: Tensor, direction: Tensor) -> Tensor | None:
+    """The x that linear programs climb to, each along the last x."""
     length = 0.0
     for _ in range(_ROUNDS):
         found = _furthest(rows, active, direction)
         if found is None:
-            return float("inf")
+            return None
         if float(found.norm()) <= length + 1e-9:
             break
         direction, length = found, float(found.norm())
-    return round(length, 9)
+    return direction
 
 
 def _furthest(rows: Tensor, active: Tensor, direction: Tensor) -> Tensor | None:
