@@ -337,6 +337,11 @@ def test_sets_that_are_none_are_refused(given, match):
         coarse_grained(chain, torch.tensor(given, dtype=torch.float64))
 
 
+def test_no_sets_at_all_are_refused():
+    with pytest.raises(ShapeError, match="memberships"):
+        coarse_grained(as_transition(random_rows(3, 3)), torch.zeros(3, 0))
+
+
 @pytest.mark.parametrize(
     "question",
     [

@@ -1,5 +1,7 @@
 """mix: heads and layers to one chain, by weights of three kinds."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,13 @@ from tests.operators.builders import attention, queries_and_keys, random_rows
 from attnchain import reference
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.markov import mix, second_eigenvalue
-from attnchain.operators import DenseTransition, Mixture, as_transition
+from attnchain.operators import (
+    AttentionTransition,
+    DenseTransition,
+    Mixture,
+    Product,
+    as_transition,
+)
 from attnchain.testing import assert_adjoint, assert_stochastic, chains
 
 
@@ -105,6 +113,37 @@ def test_weights_of_another_shape_are_refused(heads):
 def test_unknown_weights_are_refused(heads):
     with pytest.raises(ArgumentError, match="lambda2"):
         mix(heads[0], "entropy")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [20, 150, 300])
+def test_a_second_eigenvalue_within_its_error_of_zero_is_zero(n, dtype):
+    gen = torch.Generator().manual_seed(n)
+    q = torch.ones(4, n, 8, dtype=dtype)
+    k = 2 * torch.randn(4, n, 8, generator=gen).to(dtype)
+    equal_rows = AttentionTransition(q, k)
+    with pytest.raises(ArgumentError, match="forgets its start"):
+        mix(equal_rows)
+    q[0] = 2 * torch.randn(n, 8, generator=gen).to(dtype)
+    torch.testing.assert_close(
+        mix(AttentionTransition(q, k)).weights[0],
+        torch.tensor([1, 0, 0, 0], dtype=torch.float64),
+        rtol=0,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("exponent", ["3", None, 1j, math.nan, math.inf])
+def test_an_exponent_that_is_no_number_is_refused(heads, exponent):
+    with pytest.raises(ArgumentError, match="exponent"):
+        mix(heads[0], exponent=exponent)
+
+
+@pytest.mark.parametrize("given", [None, 3, np.eye(3), torch.eye(3)])
+@pytest.mark.parametrize("question", [mix, Product, lambda x: Mixture(x, [])])
+def test_what_is_no_chain_is_refused(question, given):
+    with pytest.raises(ArgumentError, match="transition"):
+        question(given)
 
 
 def test_nothing_to_mix_is_refused():

@@ -1,5 +1,7 @@
 """leading_subspaces: both sides, and a certificate that holds."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,20 @@ def test_a_steep_drift_is_not_claimed_to_be_known():
     assert error <= float(found.error_estimate[0])
     assert float(found.condition[0]) > 1e6
     assert float(found.backward_error[0]) < 1e-3
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("n", "seed", "k"),
+    [(12, 23, 4), (40, 5, 2), (60, 8, 4), (120, 0, 4), (121, 0, 4), (300, 0, 4)],
+)
+def test_permutations_have_moduli_of_one(n, seed, k):
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    moved = as_transition(torch.eye(n, dtype=torch.float64)[order])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)
+        moduli = leading_subspaces(moved, k).eigenvalues.abs()
+    torch.testing.assert_close(moduli, torch.ones(k, dtype=torch.float64))
 
 
 def test_a_batch_is_solved_chain_by_chain():

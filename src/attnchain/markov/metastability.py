@@ -261,9 +261,10 @@ def coarse_grained(
     check_transition(transition)
     n = transition.n_states
     check_floating(memberships, "memberships")
-    if transition.batch_shape or memberships.ndim != 2 or len(memberships) != n:
+    fits = memberships.ndim == 2 and len(memberships) == n and memberships.numel() > 0
+    if transition.batch_shape or not fits:
         message = (
-            f"coarse_grained takes one chain and memberships (n, m), but got "
+            f"coarse_grained takes one chain and memberships (n, m), m >= 1, but got "
             f"{transition!r} and {tuple(memberships.shape)}"
         )
         raise ShapeError(message)

@@ -1,15 +1,15 @@
 """Which heads count how much: weights over heads and layers, and their mixture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from attnchain.checks import check_choice
+from attnchain.checks import check_choice, check_number
 from attnchain.errors import ArgumentError
 from attnchain.markov.lambda2 import second_eigenvalue
-from attnchain.operators import AbstractTransition, Mixture
+from attnchain.operators import AbstractTransition, Mixture, check_transition
 
 
 def mix(
@@ -38,7 +38,8 @@ def mix(
         The mixture of all chains of all batches.
 
     Raises:
-        ArgumentError: Unknown weights, or every lambda_2 is zero.
+        ArgumentError: Unknown weights, no finite exponent, or every lambda_2 is zero
+            (a modulus no larger than its error estimate counts as zero).
         ShapeError: Nothing to mix, states that differ, or moduli of other batches.
         NotStochasticError: Given weights are not a distribution.
         ConvergenceError: A head's lambda_2 could not be found.
@@ -56,8 +57,8 @@ def mix(
         tensor([[0.9000, 0.1000],
                 [0.1000, 0.9000]])
     """
-    single = isinstance(transitions, AbstractTransition)
-    layers = [transitions] if single else list(transitions)
+    check_number(exponent, "exponent")
+    layers = _as_layers(transitions)
     if isinstance(weights, Tensor):
         return Mixture(layers, [weights])
     if not isinstance(weights, str):
@@ -66,9 +67,24 @@ def mix(
     if weights == "uniform":
         lambda2, exponent = [_ones(layer) for layer in layers], 0
     elif lambda2 is None:
-        lambda2 = [second_eigenvalue(layer).modulus for layer in layers]
+        lambda2 = [_known_moduli(layer) for layer in layers]
     raw = [modulus.double() ** exponent for modulus in lambda2 or ()]
     return _shared(layers, raw)
+
+
+def _as_layers(
+    transitions: AbstractTransition | Sequence[AbstractTransition],
+) -> list[AbstractTransition]:
+    if isinstance(transitions, Iterable):
+        return list(transitions)
+    check_transition(transitions, "transitions")
+    return [transitions]
+
+
+def _known_moduli(layer: AbstractTransition) -> Tensor:
+    """Moduli of the second eigenvalues; one within its error of zero is zero."""
+    found = second_eigenvalue(layer)
+    return found.modulus.where(found.modulus > found.error_estimate, 0)
 
 
 def _ones(layer: AbstractTransition) -> Tensor:

@@ -198,8 +198,8 @@ def _certified(
     uneven = float(unevenness) / math.sqrt(exact.n_states)
     values = inside_the_circle(pairs.values)
     backward = pairs.residuals + rounding * norm + uneven + abs(values - pairs.values)
-    condition = 1 / np.maximum(pairs.cosines, np.finfo(float).tiny)
-    estimate = np.minimum(backward * condition, 2.0)
+    cosines = np.maximum(pairs.cosines, np.finfo(float).tiny)
+    estimate = np.minimum(backward, 2 * cosines) / cosines  # no overflow, 2 at most
     products = sides.products + 2 * len(x) + 2
 
     def told(values: np.ndarray) -> Tensor:
@@ -210,7 +210,7 @@ def _certified(
         right=x[:k].T.contiguous(),
         left=y[:k].T.contiguous(),
         backward_error=told(backward),
-        condition=told(condition),
+        condition=told(1 / cosines),
         error_estimate=told(estimate),
         products=torch.tensor(products, device=exact.device),
     )

@@ -248,7 +248,7 @@ class Power(AbstractDerived):
 
 
 def _check_same_states(transitions: Sequence[AbstractTransition], name: str) -> None:
-    if isinstance(transitions, AbstractTransition | Tensor) or not transitions:
+    if not isinstance(cast("object", transitions), Sequence) or not transitions:
         message = f"{name} needs a list of at least one transition"
         raise ArgumentError(message)
     for transition in transitions:
