@@ -18,9 +18,9 @@ NAMES = {
     """,
     "attnchain.operators": """
         AbstractTransition AttentionTransition ColumnNormalized Damped DenseTransition
-        Lazy Mixture Permuted Power Product Restricted Reversed Side announce_storage
-        as_transition check_transition fits_budget forward_backward full_precision
-        kept_states normalize_rows stored to_scipy
+        Lazy Mixture Permuted Power Product Restricted Reversed Side Stacked
+        announce_storage as_transition check_transition fits_budget forward_backward
+        full_precision kept_states normalize_rows stored to_scipy
     """,
     "attnchain.markov": """
         Direction LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum

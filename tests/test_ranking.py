@@ -22,7 +22,7 @@ from attnchain.errors import (
     ShapeError,
     ToleranceError,
 )
-from attnchain.markov import Outcome, propagate
+from attnchain.markov import Outcome, mix, propagate
 from attnchain.operators import AttentionTransition, as_transition
 from attnchain.ranking import token_rank
 from attnchain.testing.chains import birth_death
@@ -127,6 +127,22 @@ def test_causal_attention_ends_in_the_first_token():
     assert share == sorted(share)
     assert share[-1] > 0.99
     assert token_rank(causal()).absorbing == (0,)
+
+
+def test_every_document_packed_into_a_row_has_an_absorbing_token():
+    """Also in a mixture of heads, and only where no head leaves it."""
+    document = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3])
+    mask = (document[:, None] == document).tril()
+    q, k = queries_and_keys(2, 9, 4)
+    packed = AttentionTransition(q, k, mask=mask)
+    assert token_rank(packed).absorbing == (0, 3, 5, 6)
+    assert token_rank(mix(packed, "uniform")).absorbing == (0, 3, 5, 6)
+    leaving = mask.clone()
+    leaving[3, 0] = True
+    some = AttentionTransition(q, k, mask=torch.stack([mask, leaving]))
+    assert token_rank(mix(some, "uniform")).absorbing == (0, 5, 6)
+    assert token_rank(some).absorbing == (0, 3, 5, 6)
+    assert token_rank(torch.eye(70)).absorbing == tuple(range(70))
 
 
 def test_a_walk_that_can_leave_every_token_has_no_absorbing_one():

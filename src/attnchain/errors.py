@@ -112,9 +112,5 @@ class UnreadAttentionWarning(UserWarning):
     """Part of a model's attention is missing from a capture; the message names it."""
 
 
-class PaddingWarning(UserWarning):
-    """Padding is among the states of chains: rank and mixing times count it."""
-
-
 class AssumptionWarning(UserWarning):
     """What a method takes for granted does not hold on these data."""

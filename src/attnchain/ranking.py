@@ -1,5 +1,6 @@
 """TokenRank: how important every token is to the whole attention."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from attnchain.capturing import TokenGrid
 
+_BLOCK = 64
+"""Tokens looked at together."""
+
 
 @dataclass(frozen=True, eq=False)
 class TokenRank:
@@ -30,9 +34,10 @@ class TokenRank:
         outcome: How the solver ended.
         direction: "incoming" or "outgoing".
         damping: Probability of following attention rather than jumping.
-        absorbing: The first token, where an undamped walk cannot leave it, as under a
-            causal mask: it takes all incoming rank as damping goes to 1. Then damp
-            more, drop it with `restrict` before ranking, or rank "outgoing".
+        absorbing: Tokens that an undamped walk cannot leave in some chain, as the first
+            one under a causal mask, or the first of each document packed into a row:
+            they take all incoming rank as damping goes to 1. Then damp more, drop them
+            with `restrict` before ranking, or rank "outgoing".
     """
 
     distribution: Float[Tensor, "*batch n"]
@@ -146,13 +151,26 @@ def token_rank(
     chain = as_transition(transition)
     damped = Damped(chain, damping, personalization)
     found = stationary(oriented(damped, direction), tolerance=tolerance)
-    absorbing = (0,) if _absorbs_first(chain) else ()
+    absorbing = _absorbing(chain)
     facts = {field.name: getattr(found, field.name) for field in fields(found)}
     return TokenRank(**facts, direction=direction, damping=damping, absorbing=absorbing)
 
 
-def _absorbs_first(chain: AbstractTransition) -> bool:
-    """Whether a walk that reaches the first token stays there, in every chain."""
-    first = torch.zeros(chain.n_states, dtype=chain.dtype, device=chain.device)
-    first[0] = 1
-    return chain.n_states > 1 and not bool(chain.push(first)[..., 1:].any())
+@torch.no_grad()
+def _absorbing(chain: AbstractTransition) -> tuple[int, ...]:
+    """Tokens where a walk stays for ever, in some chain of the batch."""
+    n, batch = chain.n_states, chain.batch_shape
+    live = torch.ones(n).bool() if chain.live is None else chain.live
+    # A one-hot row gives a value of its own back; few others do, by chance.
+    values = torch.arange(n, dtype=torch.float64).mul(math.sqrt(5)).frac()
+    values = values.to(dtype=chain.dtype, device=chain.device)
+    near = (chain.pull(values) - values).abs() < 1e-5
+    near &= (live & (live.sum(-1, keepdim=True) > 1)).to(near.device)
+    some = near.view(-1, n).any(0).nonzero()[:, 0]
+    found: list[int] = []
+    for block in some.split(_BLOCK) if len(some) else ():
+        starts = torch.nn.functional.one_hot(block, n).to(values)
+        moved = chain.push(starts.expand(*batch, -1, -1)) != 0
+        stays = ~(moved & (starts == 0)).any(-1) & near[..., block]
+        found += block[stays.reshape(-1, len(block)).any(0)].tolist()
+    return tuple(found)

@@ -5,9 +5,10 @@ import torch
 from tests.capturing import zoo
 
 from attnchain import token_rank
-from attnchain.capturing import capture
-from attnchain.errors import PaddingWarning, ShapeError
-from attnchain.markov import second_eigenvalue
+from attnchain.capturing import AttentionSite, DenseRecord, capture
+from attnchain.errors import ArgumentError, ShapeError
+from attnchain.markov import mix, propagate, second_eigenvalue, spectrum, stationary
+from attnchain.operators import Damped
 from attnchain.testing.models import text
 
 TEXT = {name: n for name, n in zoo.TEXT.items() if name != "num_key_value_heads"}
@@ -70,24 +71,102 @@ def test_each_text_of_a_batch_is_what_it_is_alone(family):
             )
 
 
-@pytest.mark.parametrize("family", ["Roberta", "Qwen2"])
-def test_questions_are_answered_as_for_the_text_alone(family):
+def padded_and_alone(family, layer=1):
+    """Chains of the batch, and those of each text run without padding, in float64."""
     model, side = build(family)
+    model = model.double()
     ids, mask = batch(side)
     given = {"input_ids": ids, "attention_mask": mask.long()}
     if side == "left":
         given["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
-    [first, _] = captured(model, **given)
-    for row, chain in enumerate(first.chains(heads=1)):
+    alone = [
+        captured(model, input_ids=ids[row : row + 1, mask[row]]).select(layers=layer)
+        for row in range(len(mask))
+    ]
+    return captured(model, **given).select(layers=layer), alone, mask
+
+
+QUESTIONS = {
+    "incoming": lambda p: token_rank(p).distribution,
+    "outgoing": lambda p: token_rank(p, direction="outgoing").distribution,
+    "stationary": lambda p: stationary(Damped(p, 0.9)).distribution,
+    "of the mixture": lambda p: token_rank(mix(p, "uniform")).distribution,
+    "observable": lambda p: spectrum(Damped(p, 0.5), 1).basis[..., 0],
+}
+
+
+@pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS.keys())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_question_for_all_texts_is_answered_for_each(family, ask):
+    padded, alone, mask = padded_and_alone(family)
+    found = ask(padded)
+    for row, own in enumerate(alone):
+        torch.testing.assert_close(
+            found[row][..., mask[row]], ask(own)[0], atol=1e-6, rtol=0
+        )
+        assert not found[row][..., ~mask[row]].any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eigenvalues_of_all_texts_are_those_of_each(family):
+    padded, alone, _ = padded_and_alone(family)
+    found = second_eigenvalue(padded, tolerance=1e-8).modulus
+    expected = [second_eigenvalue(own, tolerance=1e-8).modulus for own in alone]
+    torch.testing.assert_close(found, torch.cat(expected), atol=1e-6, rtol=0)
+    assert [c.n_states for c in padded.chains()] == [n for n in LENGTHS for _ in "four"]
+
+
+def test_one_text_of_a_batch_keeps_its_places():
+    padded, alone, mask = padded_and_alone("Qwen2")
+    assert padded.axes == ("input", "head")
+    found = propagate(padded[1], 3, 2)
+    expected = propagate(alone[1][0], 0, 2)
+    torch.testing.assert_close(found[:, mask[1]], expected, atol=1e-5, rtol=0)
+    with pytest.raises(ArgumentError, match="padding"):
+        propagate(padded[1], 0, 2)
+    assert token_rank(padded).absorbing == (0, 3, 7)
+
+
+def test_texts_are_not_averaged():
+    padded, alone, _ = padded_and_alone("Roberta")
+    assert mix(padded).batch_shape == (3,)
+    unpadded = captured(text.llama().model, input_ids=zoo.tokens(3, 5))
+    layers = unpadded.select()
+    assert mix(layers).batch_shape == (3,)
+    torch.testing.assert_close(
+        mix(layers, "uniform").to_dense()[1],
+        mix([layer[1] for layer in layers], "uniform").to_dense(),
+    )
+    assert mix(alone[0]).batch_shape == (1,)
+    assert mix(alone[0][0]).batch_shape == ()
+    one_head = unpadded.select(heads=0)
+    assert mix(one_head, "uniform").batch_shape == (3,)
+
+
+@pytest.mark.parametrize("family", ["Bloom", "Mpt"])
+def test_padding_to_the_left_is_seen_where_attention_is_by_hand(family):
+    """Fully masked rows are even there, over padding and text alike."""
+    options = FAMILIES["Bloom"][0]
+    if family == "Mpt":
+        options = {"vocab_size": 60, "d_model": 32, "n_heads": 4, "n_layers": 2}
+    model = zoo.transformers_model(f"{family}Model", f"{family}Config", **options)
+    ids, mask = batch("left")
+    padded = captured(model, input_ids=ids, attention_mask=mask.long())
+    assert all(torch.equal(record.live, mask) for record in padded)
+    for row, chains in enumerate(padded.select(layers=1)):
         alone = captured(model, input_ids=ids[row : row + 1, mask[row]])
-        own = alone.select(layers=0, heads=1)[0]
-        for direction in ("incoming", "outgoing"):
-            ranks = [token_rank(c, direction=direction) for c in (chain, own)]
-            torch.testing.assert_close(
-                ranks[0].distribution, ranks[1].distribution, atol=1e-5, rtol=0
-            )
-        moduli = [second_eigenvalue(c).modulus for c in (chain, own)]
-        torch.testing.assert_close(*moduli, atol=1e-4, rtol=0)
+        expected = alone.select(layers=1)[0].to_dense()
+        places = mask[row].nonzero()[:, 0]
+        found = chains.to_dense()[:, places][..., places]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", ["even", "causal and even"])
+def test_even_attention_is_no_padding(shape):
+    matrix = torch.ones(1, 2, 5, 5)
+    matrix = matrix.tril() if shape == "causal and even" else matrix
+    matrix = matrix / matrix.sum(-1, keepdim=True)
+    assert DenseRecord(AttentionSite(0, "attn", "self"), matrix).live.all()
 
 
 def test_without_a_mask_all_tokens_live():
@@ -117,11 +196,3 @@ def test_cross_attention_knows_the_live_keys():
         assert torch.equal(record.live, mask)
         with pytest.raises(ShapeError, match="no chain"):
             record.chains()
-
-
-def test_chains_with_padding_among_their_states_are_told():
-    model, side = build("Roberta")
-    ids, mask = batch(side)
-    attention = captured(model, input_ids=ids, attention_mask=mask.long())
-    with pytest.warns(PaddingWarning, match=r"10 of 27 tokens .* \.chains\(\)"):
-        attention.select(layers=0)

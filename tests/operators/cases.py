@@ -27,6 +27,7 @@ from attnchain.operators import (
     Product,
     Restricted,
     Reversed,
+    Stacked,
     normalize_rows,
 )
 
@@ -330,6 +331,13 @@ def permuted():
     return Permuted(transition, order), each(
         lambda p: reference.permuted(p, order.numpy()), twin
     )
+
+
+@case
+def stacked_without_padding():
+    twins = random_rows(2, 3, 4, 4)
+    members = [dense(twin) for twin in twins.reshape(6, 4, 4)]
+    return Stacked(members, torch.ones(2, 3, 4, dtype=torch.bool)), twins
 
 
 # Nested --------------------------------------------------------------------------

@@ -17,8 +17,11 @@ from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,
     DenseTransition,
+    Stacked,
 )
 
+AXES = ("input", "head")
+"""Batch dimensions of captured attention: pictures or texts, and heads."""
 Heads = int | Sequence[int] | None
 LARGEST_LOSS = 0.02
 """Rows computed in half precision are off by less."""
@@ -119,11 +122,11 @@ class AbstractRecord(ABC):
     ) -> AbstractTransition:
         """The chain of one picture on some of its tokens."""
 
-    @abstractmethod
     def transition(self, heads: Heads = None) -> AbstractTransition:
-        """Returns the attention as a batch of chains.
+        """Returns the attention as a batch of chains, with axes ("input", "head").
 
-        Padding is a state like any other here; see `chains` for texts without it.
+        Where some tokens are padding (not `live`), each chain lives on the tokens of
+        its own text, and what is asked of it reads 0 at padding (`Stacked`).
 
         Args:
             heads: A head (its axis is dropped), several heads, or all.
@@ -138,6 +141,20 @@ class AbstractRecord(ABC):
             NotStochasticError: Rows of a matrix sum to less than one: part of the
                 attention went to a learned sink.
         """
+        self._check_chain()
+        live = self.live
+        axes = AXES if heads is None or isinstance(heads, Iterable) else AXES[:1]
+        if live.is_meta or bool(live.all()):
+            return self._whole(heads, axes)
+        texts = self.chains(heads)
+        members = [member for text in texts for member in text.chains()]
+        live = live if len(axes) == 1 else live[:, None]
+        shape = (len(texts), *texts[0].batch_shape, self.shape[-1])
+        return Stacked(members, live.expand(shape), axes)
+
+    @abstractmethod
+    def _whole(self, heads: Heads, axes: tuple[str, ...]) -> AbstractTransition:
+        """All chains, of tokens that are all live."""
 
     @abstractmethod
     def probabilities(self, heads: Heads = None) -> Float[Tensor, "*batch n m"]:
@@ -209,13 +226,15 @@ class DenseRecord(AbstractRecord):
     def tensors(self) -> tuple[Tensor, ...]:
         return (self.matrix,)
 
-    def transition(self, heads: Heads = None) -> AbstractTransition:
-        self._check_chain()
-        return self._checked(self.probabilities(heads))
+    def _whole(self, heads: Heads, axes: tuple[str, ...]) -> AbstractTransition:
+        return self._checked(self.probabilities(heads), axes)
 
     @property
     def live(self) -> Bool[Tensor, "pictures m"]:
-        return (self.matrix > 0).any(dim=(1, 2))
+        seen = (self.matrix > 0).any(1)
+        if self.shape[-1] == self.shape[-2]:
+            seen = seen & ~_fully_masked(self.matrix, seen)[..., None]
+        return seen.any(1)
 
     def _chain_of(
         self, picture: int, heads: Heads, tokens: Tensor
@@ -223,7 +242,9 @@ class DenseRecord(AbstractRecord):
         matrix = self.probabilities(heads)[picture][..., tokens, :][..., tokens]
         return self._checked(matrix)
 
-    def _checked(self, matrix: Tensor) -> DenseTransition:
+    def _checked(
+        self, matrix: Tensor, axes: tuple[str, ...] | None = None
+    ) -> DenseTransition:
         """Rows that sum to one, as a transition."""
         kept = matrix.detach().sum(-1)
         if float(kept.min()) < 1 - LARGEST_LOSS:
@@ -235,7 +256,7 @@ class DenseRecord(AbstractRecord):
                 f"what is kept"
             )
             raise NotStochasticError(message)
-        return DenseTransition(matrix)
+        return DenseTransition(matrix, axes=axes)
 
     def probabilities(self, heads: Heads = None) -> Tensor:
         self._check_heads(heads, self.matrix.shape[1])
@@ -299,13 +320,12 @@ class AttentionRecord(AbstractRecord):
         whole = AttentionTransition(
             q[picture], k[picture], scale=self.scale, mask=mask, causal=self.causal
         )
-        return whole.restrict(tokens)
+        return whole.restricted_to(tokens)
 
-    def transition(self, heads: Heads = None) -> AttentionTransition:
-        self._check_chain()
+    def _whole(self, heads: Heads, axes: tuple[str, ...]) -> AttentionTransition:
         q, k, mask = self._with_heads(heads)
         return AttentionTransition(
-            q, k, scale=self.scale, mask=mask, causal=self.causal
+            q, k, scale=self.scale, mask=mask, causal=self.causal, axes=axes
         )
 
     def probabilities(self, heads: Heads = None) -> Tensor:
@@ -337,6 +357,18 @@ class AttentionRecord(AbstractRecord):
         if mask is not None:
             mask = mask.expand(-1, n_heads, -1, -1)[:, heads]
         return self.q[:, heads], k[:, heads], mask
+
+
+def _fully_masked(matrix: Tensor, seen: Tensor) -> Bool[Tensor, "pictures n"]:
+    """Padding to the left of a causal text, computed by hand: rows with no key to see.
+
+    With a mask of large numbers softmax spreads such a row over all keys evenly, later
+    ones too, which no other row of a causal matrix sees.
+    """
+    even = torch.isclose(matrix.amax(-1), matrix.amin(-1), rtol=1e-4, atol=0).all(1)
+    later = seen.triu(1).any(-1)
+    causal = ~(later & ~even).any(-1, keepdim=True)
+    return causal & even & later
 
 
 def _full_precision(device_type: str) -> AbstractContextManager:

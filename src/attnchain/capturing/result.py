@@ -1,6 +1,5 @@
 """What a capture hands back: records, and transitions chosen from them."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Unpack, overload
@@ -16,7 +15,7 @@ from attnchain.capturing.sites import (
     described,
     listed,
 )
-from attnchain.errors import GridError, PaddingWarning, SiteNotFoundError
+from attnchain.errors import GridError, SiteNotFoundError
 from attnchain.operators import AbstractTransition
 
 NARROWING = {
@@ -144,7 +143,8 @@ class CapturedAttention:
         Numbers drop their axis, as in indexing a tensor: `layers=3` gives the one
         transition of that layer and `layers=[3, 4]` or None a tuple, one for each
         record in order of execution; `heads=0` gives batch shape `(pictures,)`,
-        `heads=[0, 1]` or None `(pictures, heads)`.
+        `heads=[0, 1]` or None `(pictures, heads)`. Padding is no state of a chain:
+        what is asked of it reads 0 there.
 
         Args:
             layers: Layers counted from 0 for each kind of attention; -1 is the last.
@@ -155,13 +155,8 @@ class CapturedAttention:
             SiteNotFoundError: Nothing fits, or several records fit one layer number.
             ShapeError: A record is no chain (cross-attention).
             ArgumentError: A record has no such head, or a word is not to be chosen by.
-
-        Warns:
-            PaddingWarning: The batch holds padding, which is a state of these chains;
-                `chains` of a record gives one chain for each text instead.
         """
         found = self.matching(layers, **selection)
-        _warn_of_padding(found)
         if layers is None or isinstance(layers, Iterable):
             return tuple(record.transition(heads) for record in found)
         if len(found) > 1:
@@ -182,18 +177,3 @@ class CapturedAttention:
     def _existing(self, *, names: bool = False) -> str:
         sites = [record.site for record in self.records]
         return listed(s.name or "model" for s in sites) if names else described(sites)
-
-
-def _warn_of_padding(records: Iterable[AbstractRecord]) -> None:
-    """Tells where tokens that no query may see are states of a chain."""
-    for record in records:
-        live = record.live
-        dead = 0 if live.is_meta else int((~live).sum())
-        if dead:
-            message = (
-                f"{dead} of {live.numel()} tokens at {record.site} are padding, and "
-                f"states of these chains: ranks and mixing times count them. Take "
-                f".chains() of the record for one chain for each text"
-            )
-            warnings.warn(message, PaddingWarning, stacklevel=3)
-            return

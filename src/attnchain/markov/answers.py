@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attnchain.markov.results import Outcome, Stationary
 from attnchain.markov.solvers.linear import Refined, SolverName
+from attnchain.operators import AbstractTransition
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,17 @@ class Solved:
         )
 
 
-def collected(solved: list[Solved], batch: torch.Size) -> Stationary:
+def collected(solved: list[Solved], transition: AbstractTransition) -> Stationary:
     """The answers of single chains as one result of their batch."""
-    device = solved[0].distribution.device
+    batch, device = transition.batch_shape, solved[0].distribution.device
 
     def field(values: list[float] | list[int]) -> Tensor:
         dtype = torch.int64 if isinstance(values[0], int) else torch.float64
         return torch.tensor(values, dtype=dtype, device=device).view(batch)
 
-    distribution = torch.stack([s.distribution for s in solved])
     order = list(Outcome)
     return Stationary(
-        distribution=distribution.view(*batch, distribution.shape[-1]),
+        distribution=transition.together([s.distribution for s in solved]),
         error_bound=field([s.bound for s in solved]),
         residual=field([s.residual for s in solved]),
         iterations=field([s.iterations for s in solved]),

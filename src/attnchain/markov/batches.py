@@ -56,6 +56,12 @@ def for_each_chain(
     return _side_by_side(solve, jobs, workers)
 
 
+def fewest_states(transition: AbstractTransition) -> int:
+    """States that every chain of the batch has at least."""
+    live = transition.live
+    return transition.n_states if live is None else int(live.sum(-1).min())
+
+
 def _workers(transition: AbstractTransition, chains: int) -> int:
     n, device = transition.n_states, transition.device
     workers = min(torch.get_num_threads(), chains)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attnchain.checks import check_count, check_whole
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
-from attnchain.markov.batches import for_each_chain
+from attnchain.markov.batches import fewest_states, for_each_chain
 from attnchain.markov.solvers.schur import ordered_schur
 from attnchain.markov.stationarity import stationary
 from attnchain.operators import (
@@ -87,7 +87,7 @@ def _checked(
 ) -> list[int]:
     """The numbers of modes asked for."""
     check_transition(transition)
-    n = transition.n_states
+    n = fewest_states(transition)
     wanted = list(k) if isinstance(k, Sequence) else [k]
     if not wanted:
         raise ArgumentError("k must be one number of modes or several, but is empty")

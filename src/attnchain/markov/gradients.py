@@ -57,16 +57,13 @@ class _Implicit(torch.autograd.Function):
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
         distribution, moved = ctx.saved_tensors
-        n = distribution.shape[-1]
-        flat = zip(
-            ctx.transition.chains(),
-            distribution.reshape(-1, n),
-            gradient.reshape(-1, n),
-            strict=True,
-        )
+        transition: AbstractTransition = ctx.transition
+        of_chains = map(transition.apart, (distribution, gradient))
+        flat = zip(transition.chains(), *of_chains, strict=True)
         with torch.no_grad():
-            solved = torch.stack([_adjoint(chain, pi, g) for chain, pi, g in flat])
-        once = cast("Tensor", _Once.apply(solved.view(gradient.shape), moved, gradient))
+            solved = [_adjoint(chain, pi, g) for chain, pi, g in flat]
+        whole = transition.together(solved)
+        once = cast("Tensor", _Once.apply(whole, moved, gradient))
         return once, None, None
 
 

@@ -24,6 +24,7 @@ from attnchain.checks import (
 )
 from attnchain.errors import ArgumentError, ReducibleChainError, ShapeError
 from attnchain.markov.memberships import crispness, fuzzy_sets
+from attnchain.markov.padding import of_live_states
 from attnchain.markov.results import MetastableSets
 from attnchain.markov.spectral import spectrum, stored_evenly
 from attnchain.markov.stationarity import stationary
@@ -40,6 +41,7 @@ _SINGULAR = 1e-10
 """Sets that overlap by all but this part are one."""
 
 
+@of_live_states
 @full_precision
 def metastable_sets(
     transition: AbstractTransition,
@@ -98,6 +100,7 @@ def metastable_sets(
     return _sets(chain, pi, leading.basis, leading.eigenvalues, count)
 
 
+@of_live_states
 @full_precision
 def metastable_levels(
     transition: AbstractTransition,
@@ -225,6 +228,7 @@ def _check_cut(eigenvalues: Tensor, m: int, dtype: torch.dtype) -> None:
         raise ArgumentError(message)
 
 
+@of_live_states
 @full_precision
 def coarse_grained(
     transition: AbstractTransition,

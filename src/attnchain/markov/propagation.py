@@ -12,7 +12,12 @@ from torch import Tensor
 
 from attnchain.checks import check_choice, check_distribution, check_whole
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
-from attnchain.operators import AbstractTransition, ColumnNormalized, check_transition
+from attnchain.operators import (
+    AbstractTransition,
+    ColumnNormalized,
+    Stacked,
+    check_transition,
+)
 
 Direction = Literal["incoming", "outgoing"]
 Start = int | Sequence[int] | Tensor
@@ -96,8 +101,10 @@ def oriented(transition: AbstractTransition, direction: str) -> AbstractTransiti
     return transition if direction == "incoming" else _column_normalised(transition)
 
 
-def _column_normalised(transition: AbstractTransition) -> ColumnNormalized:
+def _column_normalised(transition: AbstractTransition) -> AbstractTransition:
     """The column-normalised form, in double precision where single underflows."""
+    if isinstance(transition, Stacked):
+        return transition.each(_column_normalised)
     with suppress(NotStochasticError):
         turned = ColumnNormalized(transition)
         if bool(_normalisable(turned).all()):
@@ -128,9 +135,19 @@ def starting_distribution(transition: AbstractTransition, start: Start) -> Tenso
         start: A token, several (evenly), a mask, or a distribution.
 
     Raises:
-        ShapeError: It names no token of the chain, or has another shape.
+        ShapeError: It has another shape.
+        ArgumentError: It names no token of the chain, or padding.
     """
     check_transition(transition)
+    distribution = _as_distribution(transition, start)
+    live = transition.live
+    if live is not None and bool((distribution * ~live).any()):
+        message = "start is on a token that is padding in some chain of the batch"
+        raise ArgumentError(message)
+    return distribution
+
+
+def _as_distribution(transition: AbstractTransition, start: Start) -> Tensor:
     n, batch = transition.n_states, transition.batch_shape
     message = (
         f"start must be a token index, a non-empty set of tokens, a mask ({n},), or a "

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from attnchain.operators import AbstractTransition
+
 Result = TypeVar("Result", bound=Any)
 
 
@@ -64,6 +66,11 @@ class Spectrum:
     residuals: Float[Tensor, "*batch k"]
     error_estimate: Float[Tensor, "*batch k"]
     products: Int[Tensor, "*batch"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the eigenvalues, `(*batch, k)`."""
+        return self.eigenvalues.shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +129,8 @@ class MetastableSets:
 
     Attributes:
         memberships: How much each state belongs to each set, `(n, m)`; >= 0, rows
-            sum to one.
-        labels: The set of largest membership of each state, `(n,)`.
+            sum to one (0 at padding).
+        labels: The set of largest membership of each state, `(n,)`; -1 at padding.
         coarse: Transition matrix between the fuzzy sets, `(m, m)`; rows sum to one.
         prevalence: Stationary mass of each set, `(m,)`.
         retention: Probability of staying in the crisp set for one bounce, started
@@ -142,10 +149,17 @@ class MetastableSets:
     eigenvalues: Complex[Tensor, " k"]
 
 
-def stacked(parts: Sequence[Result], batch: torch.Size) -> Result:
-    """The results of single chains as one result of their batch, field by field."""
-    whole = {}
+def stacked(parts: Sequence[Result], transition: AbstractTransition) -> Result:
+    """The results of single chains as one result of their batch, field by field.
+
+    Matrices have a row for each state.
+    """
+    whole, batch = {}, transition.batch_shape
     for field in fields(parts[0]):
-        values = torch.stack([getattr(part, field.name) for part in parts])
-        whole[field.name] = values.view((*batch, *values.shape[1:]))
+        values = [getattr(part, field.name) for part in parts]
+        if values[0].ndim == 2:
+            columns = transition.together([value.mT for value in values])
+            whole[field.name] = columns.mT.contiguous()
+        else:
+            whole[field.name] = torch.stack(values).view((*batch, *values[0].shape))
     return type(parts[0])(**whole)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import ConvergenceError
-from attnchain.markov.batches import for_each_chain
+from attnchain.markov.batches import fewest_states, for_each_chain
 from attnchain.markov.results import Spectrum, stacked
 from attnchain.markov.solvers.krylov import InvariantSubspace, leading_subspace
 from attnchain.markov.solvers.schur import shared_errors
@@ -74,7 +74,7 @@ def spectrum(
         tensor([1.0000, 0.4000], dtype=torch.float64)
     """
     check_transition(transition)
-    n = transition.n_states
+    n = fewest_states(transition)
     check_count(k, "k", low=1, high=n, meaning="the number of states")
     check_positive(tolerance, "tolerance")
     check_positive(max_products, "max_products")
@@ -85,7 +85,7 @@ def spectrum(
             ),
             transition,
         )
-    return stacked(parts, transition.batch_shape)
+    return stacked(parts, transition)
 
 
 def _spectrum_of_chain(

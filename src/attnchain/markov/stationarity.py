@@ -117,7 +117,7 @@ def stationary(
     options = _options(transition, tolerance, solver, max_iterations, start)
     with torch.no_grad():
         solved = for_each_chain(_solve_chain, transition, options)
-    result = collected(solved, transition.batch_shape)
+    result = collected(solved, transition)
     if transition.tracks_gradients:
         attached = with_gradient(transition, result.distribution)
         result = replace(result, distribution=attached)
@@ -153,7 +153,7 @@ def _starts(
         message = f"start must be ({n},) or {(*batch, n)}, not {tuple(start.shape)}"
         raise ShapeError(message)
     wide = start.detach().to(device=transition.device, dtype=torch.float64)
-    return list(wide.expand(*batch, n).reshape(-1, n))
+    return transition.apart(wide)
 
 
 def _solve_chain(chain: AbstractTransition, options: Options) -> Solved:

@@ -12,6 +12,7 @@ from attnchain.markov.reducible import strong_classes
 from attnchain.operators import (
     AbstractTransition,
     Side,
+    Stacked,
     check_transition,
     fits_budget,
     full_precision,
@@ -43,7 +44,8 @@ def is_stochastic(transition: AbstractTransition, *, tolerance: float = 1e-5) ->
     ones = torch.ones(
         transition.n_states, dtype=transition.dtype, device=transition.device
     )
-    return bool((transition.pull(ones) - 1).abs().max() <= float(tolerance))
+    live = ones if transition.live is None else transition.live.to(ones)
+    return bool((transition.pull(ones) - live).abs().max() <= float(tolerance))
 
 
 @full_precision
@@ -115,6 +117,8 @@ def reaches_all(chain: AbstractTransition, start: Tensor) -> bool:
 def closed_classes(chain: AbstractTransition) -> list[Tensor]:
     """Sets of states that are never left once entered, each as sorted indices.
 
+    Padding is in none.
+
     Args:
         chain: A single chain whose n x n matrix fits the memory budget.
 
@@ -128,6 +132,9 @@ def closed_classes(chain: AbstractTransition) -> list[Tensor]:
     if chain.batch_shape or not fits_budget(chain.shape, chain.dtype, chain.device):
         message = f"classes need one chain small enough to store, but got {chain!r}"
         raise ArgumentError(message)
+    if isinstance(chain, Stacked):
+        states = chain.live.nonzero()[:, 0].cpu()
+        return [states[part] for part in closed_classes(chain.members[0])]
     component, closed = strong_classes(chain.to_dense())
     return [torch.nonzero(component == c)[:, 0] for c in torch.nonzero(closed)[:, 0]]
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from attnchain.checks import check_count, check_positive
 from attnchain.errors import NumericalWarning, ShapeError
-from attnchain.markov.batches import for_each_chain
+from attnchain.markov.batches import fewest_states, for_each_chain
 from attnchain.markov.results import LeadingSubspaces, stacked
 from attnchain.markov.solvers.krylov import DENSE_LIMIT, leading_subspace
 from attnchain.markov.solvers.mean_zero import factorised
@@ -90,7 +90,7 @@ def leading_subspaces(
             partial(_of_chain, k=k, tolerance=tolerance, max_products=max_products),
             transition,
         )
-    result = stacked(parts, transition.batch_shape)
+    result = stacked(parts, transition)
     worst = _worst(result)
     if worst > tolerance:
         message = (
@@ -105,7 +105,7 @@ def _check_wanted(
     transition: AbstractTransition, k: int, tolerance: float, max_products: int
 ) -> None:
     check_transition(transition)
-    n = transition.n_states
+    n = fewest_states(transition)
     if n == 1:
         raise ShapeError("a chain of one state has no eigenvalue beside the 1")
     check_count(k, "k", low=1, high=n - 1, meaning="one less than the states")

@@ -122,8 +122,8 @@ def mixing_time(
 
 def _checked(
     transition: AbstractTransition, stationary: Tensor, epsilon: float, max_bounces: int
-) -> Tensor:
-    """The stationary distribution of every chain of the batch, (chains, n)."""
+) -> list[Tensor]:
+    """The stationary distribution of every chain of the batch."""
     check_transition(transition)
     check_number(epsilon, "epsilon")
     if not 0 < epsilon < 1:
@@ -140,8 +140,7 @@ def _checked(
     if not fits_budget(shape, torch.float64, transition.device):
         message = f"mixing_time stores {tuple(shape)} matrices; use relaxation_time"
         raise ShapeError(message)
-    wide = stationary.double().expand(transition.shape[:-1])
-    return wide.reshape(-1, transition.n_states)
+    return transition.apart(stationary.double())
 
 
 def _first_mixed(matrix: Tensor, pi: Tensor, epsilon: float, max_bounces: int) -> float:

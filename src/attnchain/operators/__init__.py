@@ -1,9 +1,10 @@
 """What a chain is: transitions with push and pull, and their algebra.
 
 Leaves: `DenseTransition` stores its matrix, `AttentionTransition` reads it from
-queries and keys. Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chains:
-`Restricted`, `ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`. Ways in and out:
-`as_transition`, `normalize_rows`, `to_scipy`.
+queries and keys; `Stacked` puts single chains together, as texts of different lengths.
+Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chains: `Restricted`,
+`ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`. Ways in and
+out: `as_transition`, `normalize_rows`, `to_scipy`.
 """
 
 from attnchain.operators.algebra import Mixture, Power, Product
@@ -23,6 +24,7 @@ from attnchain.operators.memory import announce_storage, fits_budget
 from attnchain.operators.precision import full_precision
 from attnchain.operators.reversible import forward_backward
 from attnchain.operators.reweighted import ColumnNormalized, Restricted, Reversed
+from attnchain.operators.stacked import Stacked
 from attnchain.operators.transform import Lazy, Permuted
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Restricted",
     "Reversed",
     "Side",
+    "Stacked",
     "announce_storage",
     "as_transition",
     "check_transition",

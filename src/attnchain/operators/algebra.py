@@ -15,6 +15,7 @@ from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators.base import (
     AbstractDerived,
     AbstractTransition,
+    Axes,
     Target,
     check_transition,
 )
@@ -185,6 +186,11 @@ class Product(AbstractTransition):
         return self.factors[0].device
 
     @property
+    def axes(self) -> Axes:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the factors."""
+        return self.factors[0].axes
+
+    @property
     def row_error(self) -> float:
         """The sum of the factors'."""
         return sum(factor.row_error for factor in self.factors)
@@ -253,6 +259,12 @@ def _check_same_states(transitions: Sequence[AbstractTransition], name: str) -> 
         raise ArgumentError(message)
     for transition in transitions:
         check_transition(transition, f"a part of a {name}")
+        if transition.live is not None:
+            message = (
+                f"parts of a {name} must have the same states, but {transition!r} has "
+                "padding; take each of its .chains(), or attnchain.mix"
+            )
+            raise ShapeError(message)
     kinds = {(t.n_states, t.dtype, t.device) for t in transitions}
     if len(kinds) > 1:
         message = (

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -19,10 +19,15 @@ from attnchain.operators.attention_checks import (
     check_tops,
     checked_mask,
 )
-from attnchain.operators.base import AbstractTransition, Target
+from attnchain.operators.base import AbstractTransition, Axes, Target
 from attnchain.operators.changes import Given, watchable
 from attnchain.operators.computed_once import kept
-from attnchain.operators.indexing import BatchIndex, batch_select, kept_states
+from attnchain.operators.indexing import (
+    BatchIndex,
+    batch_select,
+    kept_states,
+    remaining,
+)
 from attnchain.operators.kernels import tiled
 from attnchain.operators.kernels.autograd import tiled_product
 from attnchain.operators.kernels.prepared import Head, Side, TiledHead
@@ -33,6 +38,7 @@ from attnchain.operators.kernels.triton_support import (
 )
 from attnchain.operators.memory import announce_storage, fits_solving
 from attnchain.operators.precision import computing_dtype, full_precision
+from attnchain.operators.stacked import Stacked, for_each
 
 Backend = Literal["auto", "dense", "tiled", "triton"]
 
@@ -65,6 +71,7 @@ class AttentionTransition(AbstractTransition):
         causal: State i sees states 0..i only.
         backend: "dense" stores the matrices; "tiled" and "triton" never do, nor does
             a solver store one larger than a tile.
+        axes: Names of the batch dimensions, as `mix` reads them.
 
     Raises:
         ShapeError: The shapes differ (cross-attention is not a chain), the mask
@@ -91,6 +98,7 @@ class AttentionTransition(AbstractTransition):
     mask: Tensor | None = field(default=None, kw_only=True)
     causal: bool = field(default=False, kw_only=True)
     backend: Backend = field(default="auto", kw_only=True)
+    axes: Axes = field(default=None, kw_only=True)
     _given: Given = field(init=False)
 
     def __post_init__(self) -> None:
@@ -163,11 +171,17 @@ class AttentionTransition(AbstractTransition):
         ]
         return torch.stack(staying).view(self.q.shape[:-1])
 
-    def restrict(self, keep: Tensor | slice) -> "AttentionTransition":
+    @overload
+    def restrict(self, keep: slice) -> "AttentionTransition": ...
+    @overload
+    def restrict(self, keep: Tensor) -> "AttentionTransition | Stacked": ...
+    def restrict(self, keep: Tensor | slice) -> "AttentionTransition | Stacked":
         """The chain on some states only: softmax again over the kept keys.
 
         Args:
-            keep: Indices, boolean mask (n,) or slice of the states to keep.
+            keep: Indices, boolean mask (n,) or slice of the states to keep. Or a mask
+                for each chain, or each of the first batch dimensions (texts of
+                different lengths): then n stays, and the result is `Stacked`.
 
         Returns:
             The smaller transition. Equals `Restricted` of this one, without ever
@@ -177,6 +191,11 @@ class AttentionTransition(AbstractTransition):
             ArgumentError: No state is kept, one is kept twice or does not exist, or
                 the states of a causal chain would change their order.
         """
+        if for_each(keep):
+            return Stacked.restricting(self, keep)
+        return self.restricted_to(keep)
+
+    def restricted_to(self, keep: Tensor | slice) -> "AttentionTransition":
         self._given.check()
         if not isinstance(keep, slice):
             keep = kept_states(keep, self.n_states)
@@ -226,9 +245,9 @@ class AttentionTransition(AbstractTransition):
             mask = batch_select(mask, index, 2)
         q, k = batch_select(self.q, index, 2), batch_select(self.k, index, 2)
         chosen = self._derived if q.numel() else partial(replace, self)
-        return chosen(q=q, k=k, mask=mask)
+        return chosen(q=q, k=k, mask=mask, axes=remaining(self.axes, index))
 
-    def _derived(self, **parts: Tensor | None) -> "AttentionTransition":
+    def _derived(self, **parts: Any) -> "AttentionTransition":
         """A copy with other parts, cut or widened from checked ones: not checked."""
         own = {part.name: getattr(self, part.name) for part in fields(self)}
         derived = self._unchecked(**{**own, **parts})

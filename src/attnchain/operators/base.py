@@ -1,9 +1,9 @@
 """The interface of every chain: a transition that can be pushed and pulled."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,14 @@ from attnchain.operators.kernels.prepared import Side
 from attnchain.operators.memory import announce_storage
 from attnchain.operators.precision import full_precision
 
+if TYPE_CHECKING:
+    from attnchain.operators.stacked import Stacked
+
 _Parts = tuple[object, ...]
 Target = torch.dtype | torch.device | str
 """What a transition can be moved to: another precision or another device."""
+Axes = tuple[str, ...] | None
+"""Names of the batch dimensions, where they are known."""
 
 
 class AbstractTransition(ABC):
@@ -30,7 +35,15 @@ class AbstractTransition(ABC):
     A leaf class supplies `shape`, `dtype`, `device`, the two primitives `_push` and
     `_pull` on vectors of shape `(*batch, r, n)`, `_select` for batch indexing and
     `to`. Everything else is derived here. Transitions are frozen.
+
+    Attributes:
+        axes: What the batch dimensions are: ("input", "head") for captured attention;
+            None where nobody said.
+        live: States that are no padding, `(*batch, n)`; None where all are.
     """
+
+    axes: Axes = None
+    live: Tensor | None = None
 
     @property
     @abstractmethod
@@ -175,6 +188,19 @@ class AbstractTransition(ABC):
         for place in product(*map(range, self.batch_shape)):
             yield self[place]
 
+    def apart(self, values: Float[Tensor, "..."]) -> list[Tensor]:
+        """Values of the states, `(n,)` or `(*batch, n)`, as those of each chain."""
+        whole = values.expand(*self.batch_shape, self.n_states)
+        return list(whole.reshape(-1, self.n_states))
+
+    def together(self, values: Sequence[Tensor]) -> Tensor:
+        """Values of each chain's states, `(..., n)`, as those of the batch."""
+        return torch.stack(list(values)).view(*self.batch_shape, *values[0].shape)
+
+    def restricted_to(self, keep: Tensor) -> "AbstractTransition | None":
+        """Its own form on some states; None where `Restricted` has to do."""
+        return None
+
     def __getitem__(self, index: BatchIndex) -> "AbstractTransition":
         if not self.batch_shape:
             message = f"{self!r} has no batch dimension to index"
@@ -184,6 +210,9 @@ class AbstractTransition(ABC):
         except (IndexError, TypeError) as error:
             message = f"index {index!r} does not fit batch {tuple(self.batch_shape)}"
             raise ShapeError(message) from error
+
+    def __iter__(self) -> Iterator["AbstractTransition"]:
+        return (self[place] for place in range(len(self)))
 
     def __len__(self) -> int:
         if not self.batch_shape:
@@ -241,9 +270,36 @@ class AbstractTransition(ABC):
 
 
 class AbstractDerived(AbstractTransition):
-    """A transition made from one base, in the same precision and on its device."""
+    """A transition made from one base, in the same precision and on its device.
+
+    Made of a `Stacked` batch it is a `Stacked` batch: of one for each member.
+    """
 
     base: AbstractTransition
+
+    def __new__(
+        cls, base: AbstractTransition | None = None, *args: Any, **kwargs: Any
+    ) -> Self:
+        if isinstance(base, AbstractTransition) and base.live is not None:
+            made = cls._of_stacked(cast("Stacked", base), *args, **kwargs)
+            return cast("Self", made)
+        return super().__new__(cls)
+
+    @classmethod
+    def _of_stacked(
+        cls, stacked: "Stacked", *args: Any, **kwargs: Any
+    ) -> AbstractTransition:
+        """The same of every member."""
+
+        def of_member(member: AbstractTransition) -> AbstractTransition:
+            return cls(member, *args, **kwargs)
+
+        return stacked.each(of_member)
+
+    @property
+    def axes(self) -> Axes:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the base."""
+        return self.base.axes
 
     def __post_init__(self) -> None:
         check_transition(self.base, "base")

@@ -1,6 +1,7 @@
 """Damping: follow the chain, or jump to a state drawn from a personalization."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,9 @@ from attnchain.errors import ShapeError
 from attnchain.operators.base import AbstractDerived, AbstractTransition, Target
 from attnchain.operators.indexing import BatchIndex, batch_select
 from attnchain.operators.precision import full_precision, unit_mass
+
+if TYPE_CHECKING:
+    from attnchain.operators.stacked import Stacked
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,6 +68,18 @@ class Damped(AbstractDerived):
             object.__setattr__(
                 self, "personalization", unit_mass(v.to(self.base.device))
             )
+
+    @classmethod
+    def _of_stacked(
+        cls,
+        stacked: "Stacked",
+        damping: float = 0.99,
+        personalization: Float[Tensor, "*batch n"] | None = None,
+    ) -> AbstractTransition:
+        def of_member(member: AbstractTransition, *v: Tensor) -> AbstractTransition:
+            return cls(member, damping, *v)
+
+        return stacked.each(of_member, personalization)
 
     @property
     def jump(self) -> Float[Tensor, "*batch n"]:

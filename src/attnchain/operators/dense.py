@@ -11,10 +11,12 @@ from torch import Tensor
 
 from attnchain.checks import check_floating, check_positive, check_rows
 from attnchain.errors import ShapeError
-from attnchain.operators.base import AbstractTransition, Target
+from attnchain.operators.base import AbstractTransition, Axes, Target
 from attnchain.operators.changes import Given, watchable
-from attnchain.operators.indexing import BatchIndex, batch_select
+from attnchain.operators.indexing import BatchIndex, batch_select, remaining
 from attnchain.operators.precision import computing_dtype
+from attnchain.operators.reweighted import Restricted
+from attnchain.operators.stacked import Stacked, for_each, indices
 
 _ROW_TOLERANCE = {
     torch.float64: 1e-5,
@@ -43,6 +45,7 @@ class DenseTransition(AbstractTransition):
         matrix: Row-stochastic matrices `(*batch, n, n)`.
         atol: Largest deviation of a row sum from one; by default what rounding to
             the matrix's precision explains.
+        axes: Names of the batch dimensions, as `mix` reads them.
 
     Attributes:
         row_sums: Sums the rows are divided by, `(*batch, n)`; None where all are one
@@ -62,6 +65,7 @@ class DenseTransition(AbstractTransition):
 
     matrix: Float[Tensor, "*batch n n"]
     atol: float | None = field(default=None, kw_only=True)
+    axes: Axes = field(default=None, kw_only=True)
     row_sums: Float[Tensor, "*batch n"] | None = field(default=None, init=False)
     _given: Given = field(init=False)
 
@@ -110,19 +114,34 @@ class DenseTransition(AbstractTransition):
         sums = self.row_sums
         return rows if sums is None else rows / sums[..., None, :]
 
+    def restrict(self, keep: Tensor | slice) -> "Restricted | Stacked":
+        """The chain on some states only, rows renormalised.
+
+        Args:
+            keep: As for `AttentionTransition.restrict`.
+
+        Raises:
+            ShapeError: It is no choice of states.
+            ArgumentError: A chain is left no state, or a state is named twice.
+        """
+        if for_each(keep):
+            return Stacked.restricting(self, keep)
+        return Restricted(self, indices(keep, self.n_states))
+
     def _select(self, index: BatchIndex) -> Self:
         self._given.check()
         sums = self.row_sums
         if sums is not None:
             sums = batch_select(sums, index, 1)
-        return self._made(batch_select(self.matrix, index, 2), sums)
+        axes = remaining(self.axes, index)
+        return self._made(batch_select(self.matrix, index, 2), sums, axes)
 
     def to(self, target: Target) -> Self:
         self._given.check()
         matrix, sums = self.matrix.to(target), self.row_sums
         if matrix.dtype == torch.float64 != self.dtype:
-            return self._made(matrix, _uneven(matrix, _row_sums(matrix)))
-        return self._made(matrix, None if sums is None else sums.to(target))
+            return self._made(matrix, _uneven(matrix, _row_sums(matrix)), self.axes)
+        return self._made(matrix, None if sums is None else sums.to(target), self.axes)
 
     @classmethod
     def trusted(cls, matrix: Tensor) -> Self:
@@ -130,8 +149,8 @@ class DenseTransition(AbstractTransition):
         return cls._made(matrix, None)
 
     @classmethod
-    def _made(cls, matrix: Tensor, sums: Tensor | None) -> Self:
-        chain = cls._unchecked(matrix=matrix, row_sums=sums, atol=None)
+    def _made(cls, matrix: Tensor, sums: Tensor | None, axes: Axes = None) -> Self:
+        chain = cls._unchecked(matrix=matrix, row_sums=sums, atol=None, axes=axes)
         chain._watch()
         return chain
 

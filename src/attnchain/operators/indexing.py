@@ -2,6 +2,7 @@
 
 # pyright: reportUnknownMemberType=false
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,6 +19,23 @@ def batch_select(tensor: Tensor, index: BatchIndex, core_axes: int) -> Tensor:
     """Indexes the leading batch axes of a tensor, keeping its last `core_axes`."""
     index = index if isinstance(index, tuple) else (index,)
     return tensor[(*index, ..., *(slice(None),) * core_axes)]
+
+
+def remaining(
+    axes: tuple[str, ...] | None, index: BatchIndex
+) -> tuple[str, ...] | None:
+    """Names of the batch axes that indexing leaves; None where that is not clear."""
+    parts = index if isinstance(index, tuple) else (index,)
+    dropped = [isinstance(part, Integral) or _ndim(part) == 0 for part in parts]
+    clear = sum(_ndim(part) is not None for part in parts) <= 1
+    if axes is None or not clear or any((_ndim(part) or 0) > 1 for part in parts):
+        return None
+    kept = [name for name, drop in zip(axes, dropped, strict=False) if not drop]
+    return (*kept, *axes[len(parts) :])
+
+
+def _ndim(part: object) -> int | None:
+    return part.ndim if isinstance(part, Tensor) else None
 
 
 def kept_states(keep: Any, n_states: int, name: str = "keep") -> Tensor:

@@ -13,6 +13,7 @@ from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators.base import AbstractTransition, check_transition
 from attnchain.operators.dense import DenseTransition
 from attnchain.operators.memory import fits_solving, within_a_tile
+from attnchain.operators.stacked import Stacked
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -147,6 +148,8 @@ def stored(chain: AbstractTransition) -> AbstractTransition:
     if isinstance(chain, DenseTransition):
         return chain
     check_transition(chain, "chain")
+    if isinstance(chain, Stacked):
+        return chain.each(stored)
     refused = chain.never_stores and not within_a_tile(chain.shape)
     if refused or not fits_solving(chain.shape, chain.dtype, chain.device):
         return chain

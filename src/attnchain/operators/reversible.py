@@ -3,9 +3,10 @@
 from attnchain.operators.algebra import Product
 from attnchain.operators.base import AbstractTransition
 from attnchain.operators.reweighted import ColumnNormalized
+from attnchain.operators.stacked import Stacked
 
 
-def forward_backward(transition: AbstractTransition) -> Product:
+def forward_backward(transition: AbstractTransition) -> AbstractTransition:
     r"""Steps from i to what it attends to, then back to what attends there.
 
     $S = P \,\mathrm{diag}(c)^{-1} P^\top$ with column sums c: two tokens are close when
@@ -16,7 +17,8 @@ def forward_backward(transition: AbstractTransition) -> Product:
         transition: Attention P, one chain or a batch.
 
     Returns:
-        `Product` of P and its column-normalised form.
+        `Product` of P and its column-normalised form; `Stacked` of these for a batch
+        with padding.
 
     Raises:
         NotStochasticError: Nothing ever attends to some state.
@@ -33,4 +35,6 @@ def forward_backward(transition: AbstractTransition) -> Product:
         tensor([[0.6667, 0.3333],
                 [0.3333, 0.6667]])
     """
+    if isinstance(transition, Stacked):
+        return transition.each(forward_backward)
     return Product([transition, ColumnNormalized(transition)])

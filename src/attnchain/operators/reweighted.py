@@ -1,6 +1,7 @@
 """Chains whose rows are weighed anew: on fewer states, against attention, backwards."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,9 @@ from attnchain.operators.base import AbstractDerived, AbstractTransition, Target
 from attnchain.operators.computed_once import Derived
 from attnchain.operators.indexing import BatchIndex, batch_select, kept_states
 from attnchain.operators.precision import full_precision, unit_mass
+
+if TYPE_CHECKING:
+    from attnchain.operators.stacked import Stacked
 
 
 class Reweighted(AbstractDerived):
@@ -57,6 +61,10 @@ class Restricted(Reweighted):
         super().__post_init__()
         keep = kept_states(self.keep, self.base.n_states).to(self.base.device)
         object.__setattr__(self, "keep", keep)
+
+    @classmethod
+    def _of_stacked(cls, stacked: "Stacked", keep: Tensor) -> AbstractTransition:
+        return stacked.restrict(keep)
 
     @property
     def shape(self) -> torch.Size:
@@ -214,6 +222,10 @@ class Reversed(Reweighted):
                 f"one push changes the given one by {residual:.2g} (L1)"
             )
             raise NotStochasticError(message)
+
+    @classmethod
+    def _of_stacked(cls, stacked: "Stacked", stationary: Tensor) -> AbstractTransition:
+        return stacked.each(cls, stationary)
 
     @property
     def pi(self) -> Float[Tensor, "*batch n"]:

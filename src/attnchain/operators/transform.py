@@ -1,6 +1,7 @@
 """The same chain, slower or with its states in another order."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +11,9 @@ from attnchain.errors import ArgumentError
 from attnchain.operators.base import AbstractDerived, AbstractTransition, Target
 from attnchain.operators.indexing import BatchIndex, kept_states
 from attnchain.operators.precision import full_precision
+
+if TYPE_CHECKING:
+    from attnchain.operators.stacked import Stacked
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,6 +84,13 @@ class Permuted(AbstractDerived):
             message = f"order must be a permutation of 0..{n - 1}, each state once"
             raise ArgumentError(message)
         object.__setattr__(self, "order", order)
+
+    @classmethod
+    def _of_stacked(cls, stacked: "Stacked", order: Tensor) -> AbstractTransition:
+        if kept_states(order, stacked.n_states, "order").numel() != stacked.n_states:
+            message = f"order must be a permutation of 0..{stacked.n_states - 1}"
+            raise ArgumentError(message)
+        return stacked.restrict(order)
 
     def to(self, target: Target) -> "Permuted":
         base = self.base.to(target)
