@@ -187,6 +187,9 @@ class Research(nn.Module):
             scores = torch.einsum("bhid,bhjd->bhij", q, k) * 0.5
             weights = self.dropout(scores.softmax(dim=-1))
             return torch.einsum("bhij,bhjd->bhid", weights, v)
+        if self.form == "turned":
+            weights = (q @ k.mT / 2).softmax(-1)
+            return v.mT @ self.dropout(weights).permute(0, 1, 3, 2).contiguous()
         scores = q.flatten(0, 1) @ k.flatten(0, 1).mT / 2
         weights = torch.softmax(scores, -1)
         return torch.bmm(self.dropout(weights), v.flatten(0, 1))
@@ -198,7 +201,7 @@ def expected_weights(model, x, context):
     return (q @ k.mT / 2).softmax(-1)
 
 
-@pytest.mark.parametrize("form", ["einsum", "bmm"])
+@pytest.mark.parametrize("form", ["einsum", "bmm", "turned"])
 @pytest.mark.parametrize("length", [None, 6, 4])
 def test_research_code(form, length):
     """Also in training, with dropout; also between two sequences."""
@@ -210,6 +213,17 @@ def test_research_code(form, length):
     expected = expected_weights(model, x, given[-1])
     matrix = record.probabilities().reshape(expected.shape)
     torch.testing.assert_close(matrix, expected)
+
+
+def test_the_other_direction_is_no_attention():
+    """Values gathered along columns, as slots gather them, are not rows of weights."""
+
+    class ColumnAttention(nn.Module):
+        def forward(self, x):
+            return (x @ x.mT).softmax(-1).mT @ x
+
+    with pytest.raises(UnsupportedModelError, match="by hand"):
+        captured(ColumnAttention(), zoo.numbers(2, 6, 8))
 
 
 def test_part_by_hand_and_part_fused_in_one_module():

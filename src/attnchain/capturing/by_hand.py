@@ -36,12 +36,14 @@ class Weights:
         k: What was multiplied to scores from the right.
         matrix: The softmax as it is multiplied, except for dropout; None before it.
         running: The module that computed the softmax.
+        turned: Whether keys are its rows now, to weigh values from the right.
     """
 
     q: Tensor | None = None
     k: Tensor | None = None
     matrix: Tensor | None = None
     running: RunningModule | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +83,31 @@ class Softmaxes:
             return None
         if func in PRODUCTS:
             return self._multiplied(_operands(func, args), result)
-        found = self._found(args)
+        source = self._known(args)
+        found = None if source is None else self._weights[source]
         if func in SOFTMAX:
             if result.ndim >= FEWEST_AXES and bool(result.shape[-1]):
                 known = replace(found or Weights(), matrix=result, running=running)
                 self._weights[result] = known
                 self.unused[running] = None
-        elif found is not None:
-            self._passed_on(func, found, result)
+        elif source is not None:
+            self._passed_on(func, source, result)
         return None
 
     def _multiplied(self, operands: Sequence[Any], result: Tensor) -> Weighed | None:
-        """Scores, where both are numbers; attention, where the left one is weights."""
+        """Scores, where both are numbers; attention, where the left one is weights.
+
+        Or the right one, where they are turned: values of channels by tokens.
+        """
         if len(operands) != 2 or not all(isinstance(x, Tensor) for x in operands):
             return None
         left, right = operands
+        turned = self._weights.get(right)
+        if turned is not None and turned.turned:
+            left, right = right, left.mT
         weights = self._weights.get(left)
+        if weights is not None and weights.turned and weights is not turned:
+            return None
         if weights is None or weights.matrix is None:
             if left.ndim >= FEWEST_AXES:
                 self._weights[result] = Weights(left, right)
@@ -110,24 +121,39 @@ class Softmaxes:
         return Weighed(matrix, (q, k, right), weights.running)
 
     def _passed_on(
-        self, func: Callable[..., Any], found: Weights, result: Tensor
+        self, func: Callable[..., Any], source: Tensor, result: Tensor
     ) -> None:
         """Scores go through anything; weights stay weights where they are kept."""
+        found: Weights = self._weights[source]
         if found.matrix is None:
             self._weights[result] = found
             return
         name = getattr(func, "__name__", "")
-        if func in DROPOUT:
+        if found.turned:
+            if name in ("contiguous", "clone"):
+                self._weights[result] = found
+        elif func in DROPOUT:
             self._weights[result] = found
         elif name in KEEPING and result.ndim >= FEWEST_AXES:
             merged = name in RESHAPING and result.shape[-2:] == found.matrix.shape[-2:]
             self._weights[result] = found if merged else replace(found, matrix=result)
+        elif _is_turned(result, source):
+            self._weights[result] = replace(found, turned=True)
 
-    def _found(self, args: Any) -> Weights | None:
+    def _known(self, args: Any) -> Tensor | None:
+        """The first argument that is followed."""
         if not len(self._weights):
             return None
-        several = (self._weights.get(x) for x in args if isinstance(x, Tensor))
-        return next((one for one in several if one is not None), None)
+        tensors = (x for x in args if isinstance(x, Tensor))
+        return next((x for x in tensors if x in self._weights), None)
+
+
+def _is_turned(result: Tensor, source: Tensor) -> bool:
+    """Whether the one is the other's transpose in the last two axes, by any name."""
+    swapped = (*source.shape[:-2], *source.shape[:-3:-1])
+    strides = (*source.stride()[:-2], *source.stride()[:-3:-1])
+    same = result.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
+    return same and (tuple(result.shape), result.stride()) == (swapped, strides)
 
 
 def _operands(func: Callable[..., Any], args: Any) -> Sequence[Any]:
