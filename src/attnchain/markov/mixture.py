@@ -1,7 +1,7 @@
 """Which heads count how much: weights over heads and layers, and their mixture."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ def _as_layers(
 ) -> list[AbstractTransition]:
     if isinstance(transitions, AbstractTransition):
         return [transitions]
-    if not isinstance(transitions, Iterable):
+    if not isinstance(cast("object", transitions), Iterable):
         check_transition(transitions, "transitions")
     return list(transitions)
 
