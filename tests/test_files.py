@@ -21,6 +21,7 @@ def test_files_appear_together_at_the_end(tmp_path):
         assert all(".attnchain" in str(path.parent) for path in visible)
     names = ["cat-a.txt", "cat-b.txt", "cat.json"]
     assert remains(tmp_path / "out") == names
+    assert told.pop("attnchain").startswith("attnchain of:")
     assert told == {"n": 1, "files": [str(tmp_path / "out" / name) for name in names]}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from attnchain import maps
 from attnchain.maps import component, enlarge, otsu_threshold, regions_at, unit_range
 
 
@@ -118,3 +119,31 @@ def test_the_regions_at_some_pixels_and_no_others():
         list(row) for row in expected
     ]
     assert not regions_at(mask, [(1, 1)]).any()
+
+
+@pytest.mark.parametrize("strip", [1, 700, 2**22])
+def test_the_largest_map_is_found_in_strips(generator, monkeypatch, strip):
+    monkeypatch.setattr(maps, "_STRIP", strip)
+    small = torch.rand(5, 7, 9, generator=generator)
+    large = maps.enlarge(small, width=130, height=95)
+    plain = torch.nn.functional.interpolate(small[None], (95, 130), mode="bilinear")[0]
+    torch.testing.assert_close(large, plain)
+    assert torch.equal(maps.largest(small, width=130, height=95), large.argmax(0))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (9, 7), (4, 3), (1, 400)])
+def test_enlarging_is_bilinear_at_any_size(generator, width, height):
+    small = torch.rand(2, 7, 9, generator=generator, dtype=torch.float64)
+    plain = torch.nn.functional.interpolate(
+        small[None], (height, width), mode="bilinear"
+    )
+    found = maps.enlarge(small, width=width, height=height)
+    torch.testing.assert_close(found, plain[0])
+
+
+def test_a_region_is_weighed_in_strips(generator, monkeypatch):
+    mask = torch.rand(40, 30, generator=generator) > 0.45
+    weight = torch.rand(40, 30, generator=generator)
+    whole = maps.component(mask, weight)
+    monkeypatch.setattr(maps, "_STRIP", 100)
+    assert torch.equal(maps.component(mask, weight), whole)

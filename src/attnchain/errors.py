@@ -5,6 +5,7 @@ also derives from the builtin a caller would expect (`ValueError`, `RuntimeError
 `LookupError`, `ImportError`).
 """
 
+import errno
 from typing import Any
 
 
@@ -104,6 +105,10 @@ class SlowMixingWarning(NumericalWarning):
     """The chain mixes so slowly that iterations or error bounds grow large."""
 
 
+class PictureWarning(UserWarning):
+    """A picture was read in a way that its file does not say; the message says how."""
+
+
 class MaterializationWarning(UserWarning):
     """An n x n matrix above the memory budget is about to be stored."""
 
@@ -114,3 +119,14 @@ class UnreadAttentionWarning(UserWarning):
 
 class AssumptionWarning(UserWarning):
     """What a method takes for granted does not hold on these data."""
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or torch says that memory was not enough."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    said = str(error)
+    allocator = "can't allocate memory" in said or "out of memory" in said
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and allocator
+    )

@@ -7,12 +7,22 @@ import secrets
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from attnchain.errors import ChainError, OutputError
+from attnchain.signing import (
+    KINDS,
+    UNSIGNED,
+    signature,
+    signed,
+    signed_for,
+    source_mark,
+)
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -36,31 +46,59 @@ def write_whole(file: Path, content: bytes) -> None:
 class Outputs:
     """Collects the files of one result and moves them into place at the end.
 
-    Use it as a context manager: when the block raises, nothing is left behind.
+    Use it as a context manager: when the block raises, nothing is left behind. Every
+    file is signed; only files that carry our signature are ever replaced, and those
+    of the same result that are not written again are removed.
 
     Args:
         folder: Where the files go; it is made where it is missing.
         stem: What their names begin with.
+        endings: Of all files the result may write; they are checked beforehand.
+        source: The picture they tell about. Where files of another picture have the
+            names already, `stem` gets a number.
+        siblings: Endings of other results on one picture, which tell whose a stem is.
     """
 
-    def __init__(self, folder: Path, stem: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stem: str,
+        *,
+        endings: Sequence[str] = (),
+        source: Path | None = None,
+        siblings: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.stem = stem
+        self.endings = tuple(endings)
+        self.source = "" if source is None else _seen_from(source, folder)
+        self._siblings = tuple(siblings)
         self._draft: Path | None = None
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
+        self.check()
+        return self
+
+    def check(self) -> None:
+        """Looks before the work whether the files can be written.
+
+        Raises:
+            OutputError: They cannot, or would replace files that are not ours.
+        """
         try:
             nearest = self.folder
             while not nearest.exists() and nearest != nearest.parent:
                 nearest = nearest.parent
+            if not nearest.is_dir():
+                raise self._cannot_write(f"{nearest} is not a folder")
+            if not os.access(nearest, os.W_OK | os.X_OK):
+                raise self._cannot_write("permission denied")
+            self._check_length(nearest)
         except OSError as error:
             raise self._cannot_write(error) from error
-        if not nearest.is_dir():
-            raise self._cannot_write(f"{nearest} is not a folder")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise self._cannot_write("permission denied")
-        return self
+        self.stem = self._own_stem()
+        self._check_targets(f"{self.stem}{ending}" for ending in self.endings)
 
     def path(self, ending: str) -> Path:
         """Where to write the file STEM-ending for now."""
@@ -71,12 +109,13 @@ class Outputs:
     def describe(
         self, payload: dict[str, Any], *, ending: str = ".json"
     ) -> dict[str, Any]:
-        """Writes STEM-ending and adds the list of all files to the payload."""
+        """Writes STEM-ending and adds signature and files to the payload."""
         description = self.path(ending)
         names = {path.name for path in description.parent.iterdir()}
         files = [str(self.folder / name) for name in sorted({*names, description.name})]
-        whole = {**payload, "files": files}
-        description.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        whole = {"attnchain": UNSIGNED, **payload, "files": files}
+        whole["attnchain"] = signature(_as_json(whole), self.source)
+        description.write_text(_as_json(whole), encoding="utf-8")
         return whole
 
     def __exit__(
@@ -97,8 +136,50 @@ class Outputs:
                 shutil.rmtree(self._draft, ignore_errors=True)
             if not done:
                 self._unmake()
-        if isinstance(error, OSError) and not isinstance(error, ChainError):
+        if isinstance(error, OSError) and self._is_mine(error):
             raise self._cannot_write(error) from error
+
+    def _is_mine(self, error: OSError) -> bool:
+        """Whether writing here failed, and not something else, somewhere else."""
+        if isinstance(error, ChainError) or self._draft is None:
+            return False
+        named = error.filename
+        return named is None or self._draft in Path(os.fsdecode(named)).parents
+
+    def _check_length(self, nearest: Path) -> None:
+        """A name that is too long is said before the work."""
+        most = os.pathconf(nearest, "PC_NAME_MAX")
+        names = [f"{self.stem}{ending}" for ending in self.endings]
+        longest = max(names, key=_bytes, default="")
+        for name in (*self.folder.parts, longest):
+            if _bytes(name) > most:
+                message = (
+                    f"a file name may have {most} bytes in {nearest}, but {name!r} has "
+                    f"{_bytes(name)}; give the picture or the folder of --out a "
+                    "shorter name"
+                )
+                raise OutputError(message)
+
+    def _own_stem(self) -> str:
+        """The stem, numbered where it belongs to another picture."""
+        endings = {*self.endings, *self._siblings}
+        for number in count(1):
+            stem = self.stem if number == 1 else f"{self.stem}-{number}"
+            marks = {_mark(self.folder / f"{stem}{ending}") for ending in endings}
+            if not self.source or marks <= {None, source_mark(self.source)}:
+                return stem
+        raise AssertionError
+
+    def _check_targets(self, names: Iterable[str]) -> None:
+        for target in (self.folder / name for name in names):
+            if os.path.lexists(target) and _mark(target) is None:
+                what = "is a folder" if target.is_dir() else "is not a file of ours"
+                message = (
+                    f"{target} {what}, or was changed since it was written, and is not "
+                    "replaced: move it away, or choose another folder, on the command "
+                    "line with --out"
+                )
+                raise OutputError(message)
 
     def _make_draft(self) -> Path:
         try:
@@ -110,13 +191,20 @@ class Outputs:
             raise self._cannot_write(error) from error
 
     def _publish(self, draft: Path) -> None:
-        drafts = sorted(draft.iterdir())
+        """Signs the files and moves them to their places, the description last."""
+        drafts = sorted(
+            draft.iterdir(), key=lambda path: (path.suffix == ".json", path)
+        )
         for path in drafts:
-            target = self.folder / path.name
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, f"{target} is a folder")
+            if path.suffix in KINDS:
+                path.write_bytes(signed(path.read_bytes(), self.source))
+        self._check_targets(path.name for path in drafts)
         for path in drafts:
             path.replace(self.folder / path.name)
+        written = {path.name for path in drafts}
+        for target in (self.folder / f"{self.stem}{ending}" for ending in self.endings):
+            if target.name not in written and _mark(target) is not None:
+                target.unlink(missing_ok=True)
 
     def _unmake(self) -> None:
         """Removes the folders made here, which are empty again."""
@@ -125,10 +213,35 @@ class Outputs:
                 folder.rmdir()
 
     def _cannot_write(self, reason: OSError | str) -> OutputError:
+        if isinstance(reason, OutputError):
+            return reason
         if isinstance(reason, OSError):
-            reason = f"{reason.strerror or reason}; make room there"
+            full = reason.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+            remedy = "; make room there" if full else ""
+            reason = f"{reason.strerror or reason}{remedy}"
         message = f"cannot write to {self.folder}: {reason}; or choose another folder"
         return OutputError(f"{message}, on the command line with --out")
+
+
+def _as_json(payload: dict[str, Any]) -> str:
+    return json.dumps(payload, indent=2) + "\n"
+
+
+def _bytes(name: str) -> int:
+    return len(os.fsencode(name))
+
+
+def _seen_from(source: Path, folder: Path) -> str:
+    """The way from the folder to the picture: it stays when both move together."""
+    return os.path.relpath(os.path.realpath(source), os.path.realpath(folder))
+
+
+def _mark(file: Path) -> str | None:
+    """Whom a file was signed for; None where it is missing, or not ours to replace."""
+    try:
+        return signed_for(file)
+    except OSError:
+        return None
 
 
 class AbstractResult(ABC):
@@ -136,6 +249,8 @@ class AbstractResult(ABC):
 
     ending: ClassVar[str] = ".json"
     """Of the file of its numbers."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Of the files it may write beside that one."""
 
     @abstractmethod
     def summary(self) -> str:
@@ -160,9 +275,11 @@ class AbstractResult(ABC):
             The files.
 
         Raises:
-            OutputError: They cannot be written.
+            OutputError: They cannot be written, or a file of that name is there that
+                was not written by attnchain or was changed since.
         """
-        with Outputs(Path(folder), stem) as outputs:
+        endings = (self.ending, *self.beside)
+        with Outputs(Path(folder), stem, endings=endings) as outputs:
             self.write(outputs)
             described = outputs.describe(self.facts(), ending=self.ending)
         return tuple(Path(name) for name in described["files"])

@@ -1,9 +1,9 @@
 """From patch values to picture size: enlarging, thresholds, connected regions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnchain.checks import check_finite
@@ -22,16 +22,61 @@ def enlarge(
     Returns:
         The enlarged maps.
     """
-    flat = maps.reshape(1, -1, *maps.shape[-2:])
-    size = (height, width)
-    large = torch.nn.functional.interpolate(flat, size, mode="bilinear")
+    flat = maps.reshape(-1, *maps.shape[-2:])
+    large = flat.new_empty(len(flat), height, width)
+    for rows, strip in _strips(flat, width=width, height=height):
+        large[:, rows] = strip
     return large.view(*maps.shape[:-2], height, width)
+
+
+def largest(
+    maps: Float[Tensor, "maps rows columns"], *, width: int, height: int
+) -> Int[Tensor, "height width"]:
+    """Which of several patch maps is largest at every pixel of the picture.
+
+    It is `enlarge(maps, ...).argmax(0)`, made in strips, so that no map is ever stored
+    at the picture's size.
+
+    Args:
+        maps: Values of the patches.
+        width: Picture width in pixels.
+        height: Picture height in pixels.
+
+    Returns:
+        Index of the map, the first one where two are equal.
+    """
+    found = torch.empty(height, width, dtype=torch.long, device=maps.device)
+    for rows, strip in _strips(maps, width=width, height=height):
+        found[rows] = strip.argmax(0)
+    return found
+
+
+_STRIP = 2**22
+"""Values enlarged at a time."""
+
+
+def _strips(maps: Tensor, *, width: int, height: int) -> Iterator[tuple[slice, Tensor]]:
+    """The enlarged maps, some rows of pixels after the other."""
+    rows = maps.shape[-2]
+    wide = torch.nn.functional.interpolate(maps[None], (rows, width), mode="bilinear")
+    place = (
+        torch.arange(height, device=maps.device).double() + 0.5
+    ) * rows / height - 0.5
+    place = place.clamp(0, rows - 1)
+    above = place.floor().long()
+    below = (above + 1).clamp_max(rows - 1)
+    share = (place - above).to(maps.dtype)[:, None]
+    step = max(1, _STRIP // (max(1, len(maps)) * width))
+    for start in range(0, height, step):
+        part = slice(start, start + step)
+        first, second = wide[0][:, above[part]], wide[0][:, below[part]]
+        yield part, torch.lerp(first, second, share[part].expand_as(first))
 
 
 def unit_range(values: Tensor) -> Tensor:
     """Values shifted and scaled to [0, 1]; zeros where all are equal."""
     low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+    return (values - low).div_(high - low) if high > low else torch.zeros_like(values)
 
 
 def otsu_threshold(values: Float[Tensor, "..."], *, bins: int = 256) -> float:
@@ -49,7 +94,11 @@ def otsu_threshold(values: Float[Tensor, "..."], *, bins: int = 256) -> float:
     Sources:
         Otsu, A threshold selection method from gray-level histograms, 1979.
     """
-    counts = torch.histc(values.double().cpu(), bins, 0, 1)
+    parts = values.flatten().split(_STRIP)
+    counts = sum(
+        (torch.histc(part.double().cpu(), bins, 0, 1) for part in parts),
+        torch.zeros(bins, dtype=torch.float64),
+    )
     centres = (torch.arange(bins, dtype=torch.float64) + 0.5) / bins
     below = counts.cumsum(0)
     above = counts.sum() - below
@@ -83,9 +132,13 @@ def component(
     labels, count = ndimage.label(mask.cpu().numpy())  # pyright: ignore
     if count == 0:
         return mask
-    sums = ndimage.sum_labels(weight.cpu().numpy(), labels, range(1, count + 1))
-    chosen = torch.from_numpy(labels) == 1 + int(sums.argmax())
-    return chosen.to(mask.device)
+    rows = max(1, _STRIP // mask.shape[1])
+    regions = torch.from_numpy(labels)
+    sums = torch.zeros(count + 1, dtype=torch.float64)
+    for part, values in zip(regions.split(rows), weight.split(rows), strict=True):
+        heavy = values.flatten().double().cpu()
+        sums += torch.bincount(part.flatten(), heavy, minlength=count + 1)
+    return (regions == 1 + int(sums[1:].argmax())).to(mask.device)
 
 
 def regions_at(

@@ -5,14 +5,12 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Final
-
-import torch
+from typing import Any, Final
 
 from attnchain.errors import MissingExtraError
 
 _ARGUMENTS: Final = "(Tensor dets, Tensor scores, float iou_threshold)"
-_DECLARED: Final[list[torch.library.Library]] = []
+_DECLARED: Final[list[Any]] = []
 """Kept, because operators end with the library that declared them."""
 
 
@@ -50,8 +48,29 @@ def require(module: str, *, extra: str, feature: str) -> ModuleType:
         ) from error
 
 
+def repair_torchvision() -> None:
+    """Let a torchvision that was built for another torch be imported, when it is.
+
+    Nothing happens, and torch is not loaded, before something looks for torchvision.
+    """
+    if "torchvision" not in sys.modules:
+        sys.meta_path.insert(0, _BeforeTorchvision())
+
+
+class _BeforeTorchvision:
+    """Finds no module, but sees which is looked for."""
+
+    def find_spec(
+        self, name: str, _path: object = None, _target: object = None
+    ) -> None:
+        """Declares the missing operators before torchvision is found."""
+        if name == "torchvision" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            declare_torchvision_operators()
+
+
 def declare_torchvision_operators() -> None:
-    """Let a torchvision that was built for another torch be imported.
+    """Declare the operators of a torchvision that was built for another torch.
 
     pip brings a CUDA build of torchvision beside a CPU torch. Its library of operators
     does not load, and describing the missing ones ends its import, and with it that
@@ -63,8 +82,10 @@ def declare_torchvision_operators() -> None:
     Cost:
         One attempt to load that library; torchvision itself is not imported.
     """
-    if "torchvision" in sys.modules or _DECLARED:
+    if _DECLARED:
         return
+    import torch
+
     package = find_spec("torchvision")
     folders = package.submodule_search_locations if package else None
     library = PathFinder.find_spec("_C", folders) if folders else None

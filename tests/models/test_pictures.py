@@ -3,14 +3,15 @@
 import io
 import struct
 import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from attnchain.errors import ImageError
+from attnchain.errors import ImageError, PictureWarning
 from attnchain.models import pictures, read_picture
 
 CHELSEA = Path(__file__).parents[2] / "examples" / "chelsea.png"
@@ -302,3 +303,145 @@ def test_damaged_files_never_raise_anything_else(scene, tmp_path):
 def test_what_is_no_path_is_refused(path):
     with pytest.raises(ImageError, match="expected the path"):
         read_picture(path)
+
+
+# Scientific pictures
+
+
+def ramp(top, dtype=np.uint16):
+    return np.linspace(0, top, 60).astype(dtype).reshape(6, 10)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [("png", np.uint16), ("tiff", np.uint16), ("tiff", np.int32), ("pgm", np.uint16)],
+)
+def test_few_bits_in_a_larger_file_are_not_black(tmp_path, bits, suffix, dtype):
+    white = 2**bits - 1
+    path = saved(Image.fromarray(ramp(white, dtype)), tmp_path / f"a.{suffix}")
+    with pytest.warns(PictureWarning, match=f"{bits} bits: .* {white} white"):
+        found = rgb(read_picture(path))[..., 0]
+    expected = ramp(white).astype(float) / white * 255
+    assert np.abs(found - expected).max() <= 0.5
+
+
+def test_what_is_not_full_scale_is_still_read_by_its_bits(tmp_path):
+    path = saved(Image.fromarray(ramp(3000)), tmp_path / "a.png")
+    with pytest.warns(PictureWarning, match="up to 3000, read as 12 bits"):
+        assert rgb(read_picture(path)).max() == round(3000 / 4095 * 255)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32])
+def test_a_range_says_what_is_black_and_white(tmp_path, dtype):
+    values = np.array([[40, 50, 100, 150, 200]], dtype)
+    path = saved(Image.fromarray(values), tmp_path / "a.tiff")
+    found = rgb(read_picture(path, value_range=(50, 150)))[0, :, 0]
+    assert found.tolist() == [0, 0, 128, 255, 255]
+
+
+def test_numbers_that_are_none_are_black(tmp_path):
+    values = np.array([[np.nan, np.inf, -np.inf, 0.5]], np.float32)
+    path = saved(Image.fromarray(values), tmp_path / "a.tiff")
+    found = rgb(read_picture(path, value_range=(0, 1)))[0, :, 0]
+    assert found.tolist() == [0, 255, 0, 128]
+
+
+@pytest.mark.parametrize("bad", [(1, 1), (2, 1), (0, float("nan"))])
+def test_a_range_that_is_none_is_refused(tmp_path, bad):
+    path = saved(Image.fromarray(ramp(255)), tmp_path / "a.png")
+    with pytest.raises(ImageError, match="LOW < HIGH"):
+        read_picture(path, value_range=bad)
+
+
+def test_a_range_of_a_colour_picture_is_refused(scene, tmp_path):
+    with pytest.raises(ImageError, match="for grey pictures"):
+        read_picture(saved(scene, tmp_path / "a.png"), value_range=(0, 1))
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_white_is_zero_in_16_bits(tmp_path, top):
+    plain = saved(Image.fromarray(ramp(top)), tmp_path / "a.tiff")
+    turned = saved(
+        Image.fromarray(top - ramp(top)), tmp_path / "b.tiff", tiffinfo={262: 0}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PictureWarning)
+        expected, found = (
+            rgb(read_picture(path)).astype(int) for path in (plain, turned)
+        )
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("alpha", ["empty", "used"])
+def test_an_alpha_of_a_bmp_that_is_all_zero_is_none(tmp_path, alpha):
+    pixels = np.full((2, 2, 4), (10, 20, 30, 0), np.uint8)
+    if alpha == "used":
+        pixels[0, 0, 3] = 255
+    height, width = pixels.shape[:2]
+    body = pixels[::-1][..., [2, 1, 0, 3]].tobytes()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, 16, 0, 0, 0, 0)
+    info += masks + bytes(124 - len(info) - len(masks))
+    start = 14 + len(info)
+    head = struct.pack("<2sIHHI", b"BM", start + len(body), 0, 0, start)
+    (tmp_path / "a.bmp").write_bytes(head + info + body)
+    found = rgb(read_picture(tmp_path / "a.bmp"))
+    assert found[0, 0].tolist() == [10, 20, 30]
+    assert found[1, 1].tolist() == ([10, 20, 30] if alpha == "empty" else [255] * 3)
+
+
+def spoiled(kind):
+    whole = bytearray(chunk(kind, b"spoiled\0\0"))
+    whole[-1] ^= 1
+    return bytes(whole)
+
+
+NEEDLESS = {
+    "profile": spoiled(b"iCCP"),
+    "time": spoiled(b"tIME"),
+    "text": spoiled(b"tEXt"),
+    "clear": spoiled(b"tRNS"),
+    "large_profile": chunk(b"iCCP", b"icc\0\0" + zlib.compress(bytes(70_000_000))),
+    "large_text": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(70_000_000))),
+}
+
+
+@pytest.mark.parametrize("extra", NEEDLESS.values(), ids=NEEDLESS.keys())
+def test_what_viewers_may_ignore_is_ignored(tmp_path, extra):
+    rows = b"\0\x10\x80" * 2
+    (tmp_path / "a.png").write_bytes(png(2, 2, rows, extra=extra))
+    assert rgb(read_picture(tmp_path / "a.png"))[..., 0].tolist() == [[16, 128]] * 2
+
+
+def test_orientation_and_transparency_survive_a_damaged_profile(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    stored = b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")
+    extra = spoiled(b"iCCP") + chunk(b"tRNS", b"\0\x80") + chunk(*stored)
+    (tmp_path / "a.png").write_bytes(png(2, 1, b"\0\x10\x80", extra=extra))
+    assert rgb(read_picture(tmp_path / "a.png"))[..., 0].tolist() == [[16], [255]]
+
+
+def test_pixels_that_are_damaged_are_refused_all_the_same(tmp_path):
+    content = png(2, 2, b"\0\x10\x80" * 2, extra=spoiled(b"tIME"))
+    (tmp_path / "a.png").write_bytes(content[:-26])
+    assert_refused(tmp_path / "a.png", "damaged or cut short")
+
+
+@pytest.mark.parametrize("thumbnail", [0, 1])
+def test_the_thumbnail_of_a_tiff_is_passed_over(scene, tmp_path, thumbnail):
+    path = tmp_path / "a.tiff"
+    with TiffImagePlugin.AppendingTiffWriter(path, new=True) as pages:
+        scene.resize((3, 2)).save(pages, "TIFF", tiffinfo={254: thumbnail})
+        pages.newFrame()
+        scene.save(pages, "TIFF")
+    with pytest.warns(PictureWarning, match=f"2 pages; page {1 + thumbnail}"):
+        assert read_picture(path).size == ((7, 5) if thumbnail else (3, 2))
+
+
+def test_the_number_of_pixels_can_be_limited(scene, tmp_path):
+    path = saved(scene, tmp_path / "a.png")
+    assert read_picture(path, max_pixels=35).size == (7, 5)
+    with pytest.raises(ImageError, match="at most 34 are read"):
+        read_picture(path, max_pixels=34)

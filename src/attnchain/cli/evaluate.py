@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from attnchain.cli.options import Json, Model
+from attnchain.cli.options import Json, Model, home
 from attnchain.cli.session import Clock, load_model, report
 from attnchain.files import Outputs
-from attnchain.plot import save_figure
 
 if TYPE_CHECKING:
     from attnchain.evaluate import DataSet, Protocol, Run, Table
@@ -61,7 +59,9 @@ LongerSide = Annotated[
 ]
 ResultFolder = Annotated[
     Path,
-    typer.Option(help="Folder to write to; a run that was killed is continued."),
+    typer.Option(
+        callback=home, help="Folder to write to; a run that was killed is continued."
+    ),
 ]
 
 
@@ -87,6 +87,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     chosen = kind(loaded, size=size, families=families)
     clock.lap("load")
     file = out / f"{layout}-{chosen.name}.jsonl"
+    Outputs(out, file.stem, endings=(".json", ".md", ".png")).check()
     done = _run(data_set, chosen, file, limit=limit, quiet=json_)
     clock.lap("score")
     _deliver(layout, chosen, done, file, seconds=clock.laps, as_json=json_)
@@ -120,6 +121,7 @@ def _run(
 ) -> "Run":
     """Scores the pictures, with a bar on the error stream."""
     from rich.console import Console
+    from rich.progress import Progress
 
     from attnchain.evaluate import run
 
@@ -142,6 +144,8 @@ def _deliver(
     as_json: bool,
 ) -> None:
     """Writes tables, figures and a description, and prints them."""
+    from attnchain.plot import save_figure
+
     scored = bool(done.results.records)
     tables = protocol.tables(done.results) if scored else []
     figures = protocol.figures(done.results) if scored else {}
@@ -158,7 +162,8 @@ def _deliver(
         "tables": [asdict(table) for table in tables],
         "seconds": seconds,
     }
-    with Outputs(file.parent, file.stem) as outputs:
+    endings = (".json", ".md", *(f"{ending}.png" for ending in figures))
+    with Outputs(file.parent, file.stem, endings=endings) as outputs:
         outputs.path(".md").write_text(text, encoding="utf-8")
         for ending, figure in figures.items():
             save_figure(figure, outputs.path(f"{ending}.png"))

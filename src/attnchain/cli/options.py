@@ -24,11 +24,36 @@ Layers = Annotated[
 Size = Annotated[
     int, typer.Option(help="Longer side the model sees, in pixels.", min=1)
 ]
+Range = Annotated[
+    str | None,
+    typer.Option(
+        "--range",
+        metavar="LOW,HIGH",
+        help="Values of a grey picture that are black and white.",
+        show_default=False,
+    ),
+]
+
+
+def home(folder: Path) -> Path:
+    """A folder given as ~/x, in the home folder.
+
+    Raises:
+        typer.BadParameter: There is no home folder.
+    """
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        message = f"{folder} cannot be found: {error}; write the whole path"
+        raise typer.BadParameter(message, param_hint="--out") from error
+
+
 Out = Annotated[
     Path,
     typer.Option(
-        help="Folder to write to; files are named after IMAGE, without its ending, "
-        "and replace older ones."
+        callback=home,
+        help="Folder to write to; files are named after IMAGE, without its ending. "
+        "Older results of the same picture are replaced, and nothing else.",
     ),
 ]
 Json = Annotated[
@@ -113,6 +138,22 @@ def parse_point(text: str | None) -> tuple[float, float] | None:
         message = f"a point must look like 120,80, but is {text!r}"
         raise typer.BadParameter(message, param_hint="--point") from error
     return x, y
+
+
+def parse_range(text: str | None) -> tuple[float, float] | None:
+    """Two values from "LOW,HIGH"; None stays None.
+
+    Raises:
+        typer.BadParameter: The text has another form.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"a range must look like 0,4095, but is {text!r}"
+        raise typer.BadParameter(message, param_hint="--range") from error
+    return low, high
 
 
 def parse_sets(text: str) -> int | None:

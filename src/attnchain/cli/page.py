@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 from attnchain.cli import options
-from attnchain.cli.session import answer
+from attnchain.cli.session import Task, answer
 
 
-def page(
+def page(  # noqa: PLR0917  (one parameter for each option)
     image: options.Picture,
+    range_: options.Range = None,
     model: options.Model = "dinov2-small-saliency",
     size: Annotated[
         int | None,
@@ -24,10 +25,8 @@ def page(
         lambda picture, model: Page(
             collect(model, picture, title=image.name, size=size)
         ),
-        image,
+        Task(image, range_, model, out, json_),
+        kind=Page,
         command="page",
-        model=model,
-        out=out,
-        as_json=json_,
         settings={"size": size},
     )

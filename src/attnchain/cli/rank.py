@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnchain.cli import options
-from attnchain.cli.session import answer
+from attnchain.cli.session import Task, answer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     image: options.Picture,
+    range_: options.Range = None,
     model: options.Model = "dinov2-small-saliency",
     layers: options.Layers = None,
     direction: options.Direction = "incoming",
@@ -37,10 +38,8 @@ def rank(  # noqa: PLR0913, PLR0917  (one parameter for each option)
 
     answer(
         question,
-        image,
+        Task(image, range_, model, out, json_),
+        kind=vision.PictureRank,
         command="rank",
-        model=model,
-        out=out,
-        as_json=json_,
         settings={"layers": chosen, "top": top, "size": size},
     )

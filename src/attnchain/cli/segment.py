@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 from attnchain.cli import options
-from attnchain.cli.session import answer
+from attnchain.cli.session import Task, answer
 
 
 def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     image: options.Picture,
+    range_: options.Range = None,
     model: options.Model = "dinov2-small-saliency",
     layers: options.Layers = None,
     bounces: options.Bounces = None,
@@ -34,10 +35,8 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     }
     answer(
         lambda picture, model: vision.segment(picture, model=model, **asked),
-        image,
+        Task(image, range_, model, out, json_),
+        kind=vision.Segmentation,
         command="segment",
-        model=model,
-        out=out,
-        as_json=json_,
         settings=asked,
     )

@@ -1,12 +1,16 @@
 """`attnchain serve`: the page for pictures dropped on it, on this computer only."""
 
-from contextlib import suppress
+import os
+import signal
+import sys
 from typing import Annotated
 
 import typer
 
 from attnchain.cli.options import Model
 from attnchain.cli.session import load_model
+
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def serve(
@@ -19,11 +23,23 @@ def serve(
     ] = 50,
 ) -> None:
     """Open the page for pictures dropped on it, until Ctrl-C."""
-    from attnchain.page import page_server
+    from attnchain.page import claim_port, page_server
 
-    loaded = load_model(model, quiet=False)
-    with page_server(loaded, port=port, max_upload=max_upload * 1_000_000) as server:
-        typer.echo(f"Drop pictures on {server.url} (Ctrl-C ends)")
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
-    typer.echo("stopped")
+    code = 0
+    with claim_port(port) as held:
+        loaded = load_model(model, quiet=False)
+        with page_server(loaded, port=held, max_upload=max_upload * 10**6) as server:
+            try:
+                typer.echo(f"Drop pictures on {server.url} (Ctrl-C ends)")
+                server.serve_forever()
+            except KeyboardInterrupt:
+                pass
+            except SystemExit as stop:
+                code = 0 if stop.code == _INTERRUPTED else stop.code
+    if code == 0:
+        typer.echo("stopped")
+    if server.worker.busy:
+        # Python would trip over a thread in the middle of a product.
+        sys.stdout.flush()
+        os._exit(int(code or 0))
+    sys.exit(code)

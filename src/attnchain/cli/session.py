@@ -1,15 +1,18 @@
 """What commands on one picture share: read, ask, write, report."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
+from attnchain.cli.options import parse_range
 from attnchain.files import AbstractResult, Outputs
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     from attnchain.models import LoadedModel
 
+DESCRIPTIONS = (".json", "-rank.json", "-heads.json", "-page.json")
+"""Endings of the files that say which picture a stem belongs to."""
 Question = Callable[["Image", "LoadedModel"], AbstractResult]
 
 
@@ -34,44 +39,74 @@ class Clock:
         self._last = now
 
 
+@dataclass(frozen=True)
+class Task:
+    """What every command on one picture is given.
+
+    Attributes:
+        image: The picture file; the files written are named after it.
+        value_range: The values of a grey picture that are black and white, as text.
+        model: Name of the model.
+        out: Folder to write to.
+        as_json: Print the numbers instead of the summary.
+    """
+
+    image: Path
+    value_range: str | None
+    model: str
+    out: Path
+    as_json: bool
+
+    def outputs(self, kind: type[AbstractResult]) -> Outputs:
+        """Where a result of some kind goes; says where its name is another."""
+        outputs = Outputs(
+            self.out,
+            self.image.stem,
+            endings=(kind.ending, *kind.beside),
+            source=self.image,
+            siblings=DESCRIPTIONS,
+        )
+        outputs.check()
+        if outputs.stem != self.image.stem:
+            taken = f"files named {self.image.stem} in {self.out} are another picture's"
+            typer.echo(f"attnchain: {taken}; these are {outputs.stem}", err=True)
+        return outputs
+
+
 def answer(
     question: Question,
-    image: Path,
+    task: Task,
     *,
+    kind: type[AbstractResult],
     command: str,
-    model: str,
-    out: Path,
-    as_json: bool,
     settings: dict[str, Any],
 ) -> None:
     """Reads the picture, asks the question, writes the result and says it.
 
     Args:
         question: From the picture and the model to the result.
-        image: The picture file; the files written are named after it.
+        task: The picture, the model, and where the result goes.
+        kind: The result's class, or that of all it may be.
         command: The command, as the time of the question is called.
-        model: Name of the model.
-        out: Folder to write to.
-        as_json: Print the numbers instead of the summary.
         settings: What was asked, written beside the numbers.
     """
     from attnchain.models import read_picture
 
-    clock = Clock()
-    picture = read_picture(image)
-    with Outputs(out, image.stem) as outputs:
-        loaded = load_model(model, quiet=as_json)
+    clock, quiet = Clock(), task.as_json
+    picture = read_picture(task.image, value_range=parse_range(task.value_range))
+    with task.outputs(kind) as outputs:
+        loaded = load_model(task.model, quiet=quiet)
         clock.lap("load")
-        with working("reading attention and solving its chains", quiet=as_json):
+        with working("reading attention and solving its chains", quiet=quiet):
             result = question(picture, loaded)
         clock.lap(command)
         result.write(outputs)
         clock.lap("write")
-        facts = {"image": str(image), "settings": settings, **result.facts()}
+        facts = {"image": str(task.image), "settings": settings, **result.facts()}
         payload = outputs.describe(
             {**facts, "seconds": clock.laps}, ending=result.ending
         )
-    report(payload, [result.summary(), *payload["files"]], as_json=as_json)
+    report(payload, [result.summary(), *payload["files"]], as_json=quiet)
 
 
 @contextmanager
@@ -93,8 +128,24 @@ def load_model(name: str, *, quiet: bool) -> "LoadedModel":
 
 
 def report(payload: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
-    """Prints the result for a machine or for a person."""
-    if as_json:
-        typer.echo(json.dumps(payload, indent=2))
-    else:
-        typer.echo("\n".join(lines))
+    """Prints the result for a machine or for a person.
+
+    Raises:
+        OSError: It could not be printed.
+    """
+    text = json.dumps(payload, indent=2) if as_json else "\n".join(lines)
+    try:
+        _print(text)
+    except OSError as error:
+        message = (
+            f"the result could not be printed ({error.strerror or error}); "
+            f"its files are complete: {', '.join(payload['files'])}"
+        )
+        raise OSError(message) from error
+
+
+def _print(text: str) -> None:
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
+    typer.echo(text)
+    sys.stdout.flush()

@@ -11,7 +11,7 @@ from torch import Tensor
 from attnchain.capturing import TokenGrid
 from attnchain.checks import check_positive, check_whole
 from attnchain.errors import ArgumentError
-from attnchain.maps import enlarge
+from attnchain.maps import enlarge, largest
 from attnchain.operators import AbstractTransition
 from attnchain.vision import PictureAttention, PictureSegmentation, figures
 
@@ -38,6 +38,12 @@ class RegionSegmentation(PictureSegmentation):
 
     proposals: Float[Tensor, "regions n"]
     anchors: tuple[int, ...]
+
+    @property
+    def maps(self) -> Float[Tensor, "regions height width"]:
+        return enlarge(
+            self.attention.grid.to_map(self.proposals), **self.attention.size
+        )
 
     def panels(self) -> "list[Callable[[Axes], object]]":
         places = [self.attention.patch_centre(patch) for patch in self.anchors]
@@ -86,13 +92,12 @@ def segment_regions(
     place = rank_anchors if anchors == "token_rank" else grid_anchors
     chosen = place(attention, count)
     proposals = merge_maps(attention.chain, chosen, threshold=threshold, rounds=rounds)
-    large = enlarge(attention.grid.to_map(proposals), **attention.size)
-    areas = torch.bincount(large.argmax(0).flatten(), minlength=len(proposals))
+    found = largest(attention.grid.to_map(proposals), **attention.size)
+    areas = torch.bincount(found.flatten(), minlength=len(proposals))
     order = areas.argsort(descending=True, stable=True)[: int((areas > 0).sum())]
     return RegionSegmentation(
         names=tuple(f"region {i}" for i in range(len(order))),
-        labels=large[order].argmax(0),
-        maps=large[order],
+        labels=largest(attention.grid.to_map(proposals[order]), **attention.size),
         attention=attention,
         proposals=proposals[order],
         anchors=chosen,

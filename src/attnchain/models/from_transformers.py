@@ -12,7 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from attnchain.errors import ModelNotFoundError, UnsupportedModelError
+from attnchain.errors import (
+    ModelNotFoundError,
+    UnsupportedModelError,
+    memory_ran_out,
+)
 from attnchain.models.hub import not_found
 from attnchain.models.loaded import LoadedModel
 from attnchain.optional import require
@@ -124,6 +128,8 @@ def _weights(
                 **({"add_pooling_layer": False} if pooled else {}),
             )
         except (*DAMAGE, StrictDataclassError) as error:
+            if memory_ran_out(error):
+                raise
             raise not_found(name, error) from error
 
 

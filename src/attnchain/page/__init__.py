@@ -9,12 +9,13 @@ page_html: the same as text.
 
 from attnchain.page.collecting import collect
 from attnchain.page.data import PageData
-from attnchain.page.serving import page_server
+from attnchain.page.serving import claim_port, page_server
 from attnchain.page.writing import Page, page_html, write_page
 
 __all__ = [
     "Page",
     "PageData",
+    "claim_port",
     "collect",
     "page_html",
     "page_server",

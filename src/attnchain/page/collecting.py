@@ -83,6 +83,7 @@ def collect(
         One run of the model, and |lambda_2| and metastable sets of each head: about
         15 seconds on one core for 72 heads and 1,024 patches, most for the sets.
     """
+    title = title.encode("utf-8", "replace").decode()
     attention = _fitting(model, picture, size)
     lambda2 = attention.lambda2
     first = len(lambda2) - math.ceil(len(lambda2) / 4)
@@ -151,6 +152,6 @@ def _own_sets(head: AbstractTransition) -> MetastableSets | None:
 
 def _shown(picture: "Image") -> "Image":
     """The picture as the page shows it: RGB, not larger than needed."""
-    shown = to_rgb(picture)
+    shown = to_rgb(picture).copy()
     shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     return shown

@@ -43,6 +43,11 @@ class Worker:
         self._jobs.put_nowait(job)
         return job.page
 
+    @property
+    def busy(self) -> bool:
+        """Whether its thread still works on a page."""
+        return self._thread.is_alive()
+
     def stop(self, *, patience: float) -> None:
         """Drops what waits and ends the thread, or leaves it after some seconds."""
         while True:

@@ -11,14 +11,14 @@ import urllib.parse
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from attnchain.errors import ChainError, OutputError
+from attnchain.errors import ChainError, OutputError, memory_ran_out
 from attnchain.models import LoadedModel, read_picture
 from attnchain.page.collecting import collect
 from attnchain.page.jobs import MakePage, Worker
@@ -26,14 +26,42 @@ from attnchain.page.writing import asset, page_html, policy, script_elements
 
 ADDRESS = "127.0.0.1"
 MAX_UPLOAD = 50_000_000
+MAX_PIXELS = 50_000_000
+"""A small file may hold many pixels, and each takes memory."""
 KEPT_PAGES = 3
+HTTP_PORT = 80
+_MOST_DIGITS = 15
 SILENCE = 30.0
 """Seconds an upload may pause before the connection is closed."""
 
 
+def claim_port(port: int) -> socket.socket:
+    """A port of this computer, held before anything that takes time is begun.
+
+    Args:
+        port: Its number; 0 takes a free one.
+
+    Raises:
+        OutputError: The port cannot be used.
+    """
+    held = socket.socket()
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((ADDRESS, port))
+        held.listen()
+    except (OSError, OverflowError) as error:
+        held.close()
+        message = f"cannot listen on port {port} ({error}); choose another"
+        raise OutputError(message) from error
+    return held
+
+
 @contextmanager
 def page_server(
-    model: LoadedModel, *, port: int = 0, max_upload: int = MAX_UPLOAD
+    model: LoadedModel,
+    *,
+    port: int | socket.socket = 0,
+    max_upload: int = MAX_UPLOAD,
 ) -> Iterator["PageServer"]:
     """A server on 127.0.0.1 that makes a page of every picture dropped on it.
 
@@ -44,7 +72,7 @@ def page_server(
 
     Args:
         model: What `attnchain.models.load` returns.
-        port: Port to listen on; 0 takes a free one.
+        port: Port to listen on; 0 takes a free one. Or what `claim_port` returned.
         max_upload: Largest picture file, in bytes.
 
     Yields:
@@ -56,14 +84,16 @@ def page_server(
     """
 
     def make_page(picture: Path, title: str) -> str:
-        data = collect(model, read_picture(picture), title=title)
+        shown = read_picture(picture, max_pixels=MAX_PIXELS)
+        data = collect(model, shown, title=title)
         return page_html(data, served=True)
 
     with tempfile.TemporaryDirectory(
         prefix="attnchain-", ignore_cleanup_errors=True
     ) as folder:
         start = start_page(model.name, model.note, max_upload)
-        server = PageServer(port, make_page, Path(folder), start, max_upload)
+        held = claim_port(port) if isinstance(port, int) else port
+        server = PageServer(held, make_page, Path(folder), start, max_upload)
         try:
             yield server
         finally:
@@ -96,13 +126,17 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, port: int, make_page: MakePage, folder: Path, start: str, max_upload: int
+        self,
+        held: socket.socket,
+        make_page: MakePage,
+        folder: Path,
+        start: str,
+        max_upload: int,
     ) -> None:
-        try:
-            super().__init__((ADDRESS, port), PageHandler)
-        except (OSError, OverflowError) as error:
-            message = f"cannot listen on port {port} ({error}); choose another"
-            raise OutputError(message) from error
+        super().__init__(held.getsockname(), PageHandler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = held
+        self.server_name, self.server_port = held.getsockname()
         self.worker = Worker(make_page)
         self.folder = folder
         self.start = start.encode()
@@ -172,6 +206,7 @@ class PageHandler(BaseHTTPRequestHandler):
         picture = self.server.folder / secrets.token_hex(16)
         page, status, refusal = None, HTTPStatus.SERVICE_UNAVAILABLE, ""
         try:
+            self.server.folder.mkdir(exist_ok=True)  # others clean temporary folders
             picture.write_bytes(content)
             page = self.server.worker.submit(picture, title).result()
         except queue.Full:
@@ -181,8 +216,11 @@ class PageHandler(BaseHTTPRequestHandler):
         except ChainError as error:
             status = HTTPStatus.UNPROCESSABLE_ENTITY
             refusal = str(error).replace(str(picture), title)
+        except Exception as error:  # noqa: BLE001  (every request is answered)
+            status, refusal = _unforeseen(error)
         finally:
-            picture.unlink(missing_ok=True)
+            with suppress(OSError):
+                picture.unlink(missing_ok=True)
         if page is None:
             self._refuse(status, refusal)
         else:
@@ -193,6 +231,8 @@ class PageHandler(BaseHTTPRequestHandler):
         """Whether host and origin are ours: no other site, no borrowed name."""
         port = self.server.server_port
         hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+        if port == HTTP_PORT:
+            hosts |= {ADDRESS, "localhost"}  # browsers leave it out
         origin = self.headers.get("Origin")
         own = origin is None or origin in {f"http://{host}" for host in hosts}
         return own and self.headers.get("Host") in hosts
@@ -200,17 +240,18 @@ class PageHandler(BaseHTTPRequestHandler):
     def _length(self) -> int | None:
         """Size of the picture, or None after refusing it."""
         given = self.headers.get("Content-Length", "")
-        if not given.isascii() or not given.isdigit() or int(given) == 0:
+        if not given.isascii() or not given.isdigit() or not given.strip("0"):
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "send one picture with its length")
             return None
-        if int(given) > self.server.max_upload:
+        length = int(given[:_MOST_DIGITS])
+        if length > self.server.max_upload or len(given) > _MOST_DIGITS:
             message = (
-                f"the picture has {int(given) / 1e6:.1f} MB, at most "
+                f"the picture has {length / 1e6:.1f} MB, at most "
                 f"{self.server.max_upload / 1e6:g} MB are taken; make it smaller"
             )
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
             return None
-        return int(given)
+        return length
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         self.close_connection = True
@@ -235,3 +276,16 @@ class PageHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the browser shows what went wrong."""
+
+
+def _unforeseen(error: Exception) -> tuple[HTTPStatus, str]:
+    """The answer where something else failed than the picture."""
+    if memory_ran_out(error):
+        message = "memory ran out; drop a smaller picture"
+        return HTTPStatus.INSUFFICIENT_STORAGE, message
+    reason = (str(error).splitlines() or [""])[0]
+    if isinstance(error, OSError):
+        message = f"the picture cannot be kept while it is worked on: {reason}"
+        return HTTPStatus.INSUFFICIENT_STORAGE, message
+    message = f"{type(error).__name__}: {reason}; this is a fault of attnchain"
+    return HTTPStatus.INTERNAL_SERVER_ERROR, message

@@ -24,6 +24,7 @@ from attnchain.files import AbstractResult, Outputs, write_whole
 from attnchain.markov import MetastableSets
 from attnchain.page.data import PageData
 from attnchain.page.packing import pack_heads, store_heads, text_of
+from attnchain.signing import UNSIGNED
 
 MAX_BYTES = 15_000_000
 SCRIPTS = (
@@ -41,6 +42,7 @@ class Page(AbstractResult):
     """
 
     ending: ClassVar[str] = "-page.json"
+    beside: ClassVar[tuple[str, ...]] = ("-page.html",)
 
     data: PageData
 
@@ -63,17 +65,18 @@ class Page(AbstractResult):
         return (
             f"{attention.model_name}: {attention.model_note}\n"
             f"{layers} layers x {heads} heads over {grid}, {self.size / 1e6:.1f} MB; "
-            "open it in a browser"
+            "open it in a browser" + "".join(f"\n{note}" for note in attention.notes)
         )
 
     def facts(self) -> dict[str, Any]:
         read = self.data.attention.facts()
         layers, heads = self.data.attention.lambda2.shape
-        kept = {name: read[name] for name in ("model", "model_note", "patches")}
+        names = ("model", "model_note", "patches", "notes")
+        kept = {name: read[name] for name in names}
         return {**kept, "layers": layers, "heads": heads, "bytes": self.size}
 
     def write(self, outputs: Outputs) -> None:
-        _write(outputs.path("-page.html"), self.html, self.data)
+        outputs.path("-page.html").write_bytes(_within_limit(self.html, self.data))
 
 
 def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
@@ -89,10 +92,12 @@ def write_page(path: str | os.PathLike[str], data: PageData) -> Path:
     Raises:
         OutputError: The page would exceed 15 MB, or cannot be written.
     """
-    return _write(Path(path), page_html(data), data)
+    file = Path(path)
+    write_whole(file, _within_limit(page_html(data), data))
+    return file
 
 
-def _write(file: Path, text: str, data: PageData) -> Path:
+def _within_limit(text: str, data: PageData) -> bytes:
     content = text.encode()
     if len(content) > MAX_BYTES:
         message = (
@@ -101,8 +106,7 @@ def _write(file: Path, text: str, data: PageData) -> Path:
             f"{data.attention.grid} needs"
         )
         raise OutputError(message)
-    write_whole(file, content)
-    return file
+    return content
 
 
 def page_html(data: PageData, *, served: bool = False) -> str:
@@ -120,6 +124,7 @@ def page_html(data: PageData, *, served: bool = False) -> str:
     return Template(asset("template.html")).substitute(
         policy=policy(scripts, style, more="connect-src 'self'" if served else ""),
         style=style,
+        generator=UNSIGNED,
         title=html.escape(data.title),
         model=html.escape(attention.model_name),
         note=html.escape(attention.model_note),

@@ -7,8 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attnchain.models.pictures import to_rgb
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 MAP_COLORS = "viridis"
@@ -36,18 +39,35 @@ def segment_colors(count: int) -> Float[np.ndarray, "count 3"]:
     Returns:
         One row for each segment.
     """
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import to_rgb as rgb_of
 
-    base = np.array([to_rgb(color) for color in _SEGMENTS])
+    base = np.array([rgb_of(color) for color in _SEGMENTS])
     rounds = np.arange(count) // len(base)
     return base[np.arange(count) % len(base)] * (0.6 ** rounds[:, None])
 
 
-def new_axes() -> "Axes":
-    """Axes on a figure of their own, outside pyplot's global state."""
+SHOWN_SIDE = 1024
+"""Longer side of what is drawn, in pixels: a figure shows no more."""
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure on a canvas of its own, whatever backend the environment names.
+
+    Args:
+        width: In inches.
+        height: In inches.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(5, 5), layout="constrained").add_subplot()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def new_axes() -> "Axes":
+    """Axes on a figure of their own, outside pyplot's global state."""
+    return new_figure(5, 5).add_subplot()
 
 
 def plot_picture(
@@ -64,7 +84,10 @@ def plot_picture(
         The axes.
     """
     ax = ax or new_axes()
-    ax.imshow(np.asarray(picture.convert("RGB")), interpolation="bilinear")
+    step = _step(picture.size)
+    shown = to_rgb(picture)
+    shown = np.asarray(shown.reduce(step) if step > 1 else shown)
+    ax.imshow(shown, interpolation="bilinear", extent=_extent(picture.size))
     return _framed(ax, title)
 
 
@@ -87,7 +110,10 @@ def plot_map(
         The axes.
     """
     ax = ax or new_axes()
-    image = ax.imshow(values.detach().cpu().numpy(), cmap=MAP_COLORS)
+    size = (values.shape[1], values.shape[0])
+    step = _step(size)
+    shown = values.detach()[::step, ::step].cpu().numpy()
+    image = ax.imshow(shown, cmap=MAP_COLORS, extent=_extent(size))
     bar = ax.figure.colorbar(
         image,
         ax=ax,
@@ -100,6 +126,7 @@ def plot_map(
         label=label,
     )
     bar.ax.tick_params(labelsize="small")
+    bar.ax.xaxis.label.set_parse_math(False)
     return _framed(ax, title)
 
 
@@ -127,24 +154,40 @@ def plot_labels(
 
     ax = ax or new_axes()
     colors = segment_colors(len(names))
-    shown = colors[labels.cpu().numpy()]
+    size = (labels.shape[1], labels.shape[0])
+    step = _step(size)
+    found = labels[::step, ::step].cpu().numpy()
+    shown = colors[found]
     if picture is not None:
-        grey = picture.convert("L").resize((labels.shape[1], labels.shape[0]))
+        grey = to_rgb(picture).resize((found.shape[1], found.shape[0])).convert("L")
         shown = 0.45 * np.asarray(grey)[..., None] / 255 + 0.55 * shown
-    ax.imshow(shown, interpolation="bilinear")
+    ax.imshow(shown, interpolation="bilinear", extent=_extent(size))
     patches = [Patch(color=c, label=n) for c, n in zip(colors, names, strict=True)]
-    ax.legend(
+    legend = ax.legend(
         handles=patches,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.02),
         fontsize="small",
         frameon=False,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return _framed(ax, title)
 
 
+def _step(size: tuple[int, int]) -> int:
+    """Every how many pixels one is drawn."""
+    return max(1, -(-max(size) // SHOWN_SIDE))
+
+
+def _extent(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The axes count in pixels of the whole picture."""
+    width, height = size
+    return -0.5, width - 0.5, height - 0.5, -0.5
+
+
 def _framed(ax: "Axes", title: str) -> "Axes":
-    ax.set_title(title, fontsize="medium")
+    ax.set_title(title, fontsize="medium", parse_math=False)
     ax.set_anchor("N")
     ax.set_xticks([])
     ax.set_yticks([])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,7 +24,7 @@ def save_labels(labels: Int[Tensor, "height width"], path: Path) -> None:
     """
     from PIL import Image
 
-    image = Image.fromarray(labels.cpu().numpy().astype(np.uint8))
+    image = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
     image.putpalette((segment_colors(256) * 255).round().astype(np.uint8).tobytes())
     image.save(path)
 
@@ -37,8 +38,9 @@ def save_map(values: Float[Tensor, "height width"], path: Path) -> None:
     """
     from PIL import Image
 
-    grey = (values.cpu().numpy() * 255).round().astype(np.uint8)
-    Image.fromarray(grey).save(path)
+    rows = values.split(max(1, 2**22 // max(1, values.shape[1])))
+    grey = torch.cat([(part * 255).round().to(torch.uint8) for part in rows])
+    Image.fromarray(grey.cpu().numpy()).save(path)
 
 
 def save_figure(drawn: "Figure | Axes", path: Path) -> None:

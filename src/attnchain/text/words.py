@@ -44,6 +44,11 @@ class WordSegmentation(Segmentation):
     walks: Float[Tensor, "words rows columns"]
 
     @property
+    def maps(self) -> Float[Tensor, "names height width"]:
+        height, width = self.labels.shape
+        return _shares(self.walks, (width, height))
+
+    @property
     def picture(self) -> "Image | None":
         return self.attention.picture
 
@@ -114,7 +119,6 @@ def segment_words(
     return WordSegmentation(
         names=names if len(names) > 1 else (*names, REST),
         labels=shares.argmax(0),
-        maps=shares,
         attention=attention,
         background=tuple(background),
         walks=walks,

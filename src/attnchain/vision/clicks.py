@@ -49,23 +49,29 @@ class Mark:
 class ClickSegmentation(PictureSegmentation):
     """The object that the marks of a session ask for; `names` are "rest" and "object".
 
-    `maps` is the score: positive on the object, as far as the marks alone decide.
+    `maps` is the score.
 
     Attributes:
+        score: Positive on the object, as far as the marks alone decide.
         marks: The marks it follows from.
     """
 
     kind: ClassVar[str] = "clicks"
     title: ClassVar[str] = "object under the marks"
 
+    score: Float[Tensor, "height width"]
     marks: tuple[Mark, ...]
+
+    @property
+    def maps(self) -> Float[Tensor, "1 height width"]:
+        return self.score[None]
 
     def panels(self) -> "list[Callable[[Axes], object]]":
         on = [pixel for mark in self.marks if mark.positive for pixel in mark.pixels]
         off = [p for mark in self.marks if not mark.positive for p in mark.pixels]
         shown = figures.picture(self.picture, title="picture and marks", on=on, off=off)
         label = "0 at the border"
-        return [shown, figures.one_map(self.maps[0], title="score", label=label)]
+        return [shown, figures.one_map(self.score, title="score", label=label)]
 
     def facts(self) -> dict[str, Any]:
         marks = [asdict(mark) for mark in self.marks]
@@ -104,7 +110,10 @@ class Clicks:
         if not points:
             raise ArgumentError("a scribble needs at least one point")
         at, size = self.attention.grid.patch_at, self.attention.size
-        stroke = _stroke([as_point(point, "every point") for point in points])
+        corners = [as_point(point, "every point") for point in points]
+        for x, y in corners:
+            at(x, y, **size)
+        stroke = _stroke(corners)
         patches = tuple(dict.fromkeys(at(x, y, **size) for x, y in stroke))
         pixels = tuple(dict.fromkeys((int(x), int(y)) for x, y in stroke))
         return self._with(Mark(pixels, patches, positive))
@@ -192,7 +201,7 @@ class Clicks:
         return ClickSegmentation(
             names=OBJECT_NAMES,
             labels=_mask(self.marks, score).long(),
-            maps=score[None],
+            score=score,
             attention=self.attention,
             marks=self.marks,
         )

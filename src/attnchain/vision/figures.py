@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnchain.plot import plot_labels, plot_map, plot_picture
+from attnchain.plot.planes import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,14 +36,13 @@ def side_by_side(
         shape: Height and width of what is drawn.
         names: Number of lines in the legend.
     """
-    from matplotlib.figure import Figure
-
     height = 3.0 * min(max(shape[0] / shape[1], 0.3), 4.0) + 1.1 + 0.15 * names
-    figure = Figure(figsize=(3.0 * len(panels), height), layout="constrained")
+    figure = new_figure(3.0 * len(panels), height)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for draw, ax in zip(panels, axes, strict=True):
         draw(ax)
-    figure.suptitle(textwrap.fill(heading, _LETTERS * len(panels)), fontsize="small")
+    lines = textwrap.fill(heading, _LETTERS * len(panels))
+    figure.suptitle(lines, fontsize="small", parse_math=False)
     return figure
 
 

@@ -1,11 +1,10 @@
 """One object of a picture: the one under a point, or the main one."""
 
-import torch
 from torch import Tensor
 
 from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError, GridError
-from attnchain.maps import component, enlarge, otsu_threshold, unit_range
+from attnchain.maps import enlarge, otsu_threshold, regions_at, unit_range
 from attnchain.markov import propagate
 from attnchain.vision.borders import object_mask
 from attnchain.vision.picture_attention import PictureAttention
@@ -42,10 +41,8 @@ def segment_point(
     start = attention.grid.patch_at(x, y, **attention.size)
     near = propagate(attention.out_and_back, start, bounces)
     soft = _soft(attention, near, bounces)
-    marked = torch.zeros_like(soft)
-    marked[int(y), int(x)] = 1
     mask = soft >= min(otsu_threshold(soft), float(soft[int(y), int(x)]))
-    return _result(attention, component(mask, marked), soft, start)
+    return _result(attention, regions_at(mask, [(int(y), int(x))]), soft, start)
 
 
 def segment_object(
@@ -111,7 +108,7 @@ def _result(
     return ObjectSegmentation(
         names=OBJECT_NAMES,
         labels=mask.long(),
-        maps=soft[None],
+        soft=soft,
         attention=attention,
         start=start,
     )

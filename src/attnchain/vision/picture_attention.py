@@ -29,6 +29,7 @@ from attnchain.operators import (
 )
 from attnchain.plot import plot_heads, save_figure
 from attnchain.ranking import TokenRank, token_rank
+from attnchain.vision.contents import nothing_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +63,7 @@ class PictureAttention(AbstractResult):
     """
 
     ending: ClassVar[str] = "-heads.json"
+    beside: ClassVar[tuple[str, ...]] = ("-heads.png",)
 
     picture: "Image"
     grid: TokenGrid
@@ -91,6 +93,13 @@ class PictureAttention(AbstractResult):
     def rank(self) -> TokenRank:
         """Incoming TokenRank of the patches in `chain`, damping 0.99."""
         return token_rank(self.chain)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What must be said of every answer: that nothing can be told apart."""
+        rows, columns = self.grid.rows, self.grid.columns
+        nothing = nothing_in(self.picture, rows=rows, columns=columns)
+        return () if nothing is None else (nothing,)
 
     @property
     def size(self) -> dict[str, int]:
@@ -137,7 +146,7 @@ class PictureAttention(AbstractResult):
         return plot_heads(self.lambda2, self.layers, ax=ax)
 
     def summary(self) -> str:
-        lines = [self.heading, "layer   |lambda_2|"]
+        lines = [self.heading, *self.notes, "layer   |lambda_2|"]
         for layer, row in zip(self.layers, self.lambda2.tolist(), strict=True):
             lines.append(f"{layer:5d}   " + " ".join(f"{value:.3f}" for value in row))
         return "\n".join(lines)
@@ -150,6 +159,7 @@ class PictureAttention(AbstractResult):
             "patches": {"rows": self.grid.rows, "columns": self.grid.columns},
             "layers": self.layers,
             "lambda2": self.lambda2.tolist(),
+            "notes": self.notes,
         }
 
     def write(self, outputs: Outputs) -> None:

@@ -26,6 +26,7 @@ class PictureRank(AbstractResult):
     """
 
     ending: ClassVar[str] = "-rank.json"
+    beside: ClassVar[tuple[str, ...]] = ("-rank-map.png", "-rank.png")
 
     attention: PictureAttention
     rank: TokenRank
@@ -46,6 +47,7 @@ class PictureRank(AbstractResult):
         n = self.attention.grid.n_patches
         lines = [
             f"{self.attention.model_name}: {self.attention.model_note}",
+            *self.attention.notes,
             self.rank.summary(),
             "  times the mean   centre (x, y) in pixels",
         ]

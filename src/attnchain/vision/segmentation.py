@@ -32,10 +32,9 @@ class Segmentation(AbstractResult):
     Attributes:
         names: What the labels stand for.
         labels: Index into `names` of every pixel.
-        maps: What the labels were decided by, at the same size: one map for each name,
-            or the one map of the object.
     """
 
+    beside: ClassVar[tuple[str, ...]] = ("-segments.png", "-figure.png", "-map.png")
     kind: ClassVar[str]
     """Which question it answers, in one word."""
     title: ClassVar[str]
@@ -43,7 +42,15 @@ class Segmentation(AbstractResult):
 
     names: tuple[str, ...]
     labels: Int[Tensor, "height width"]
-    maps: Float[Tensor, "maps height width"]
+
+    @property
+    @abstractmethod
+    def maps(self) -> Float[Tensor, "maps height width"]:
+        """What the labels were decided by, at the same size.
+
+        One map for each name, or the one map of the object. They are made when they
+        are asked for where that is cheap.
+        """
 
     @property
     @abstractmethod
@@ -84,7 +91,7 @@ class Segmentation(AbstractResult):
         Args:
             name: One of `names`.
         """
-        return float(self.mask(name).double().mean())
+        return int(self.mask(name).count_nonzero()) / max(1, self.labels.numel())
 
     def plot(self) -> "Figure":
         """Draws what it was decided by and the segments, side by side.
@@ -144,7 +151,8 @@ class PictureSegmentation(Segmentation):
     def summary(self) -> str:
         grid, rank = self.attention.grid, self.attention.rank
         size = f"{grid.rows} x {grid.columns} patches; {rank.summary()}"
-        return "\n".join([self.heading, size, *self.findings()])
+        notes = self.attention.notes
+        return "\n".join([self.heading, size, *notes, *self.findings()])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -152,13 +160,19 @@ class ObjectSegmentation(PictureSegmentation):
     """One object of a picture and the rest; `names` are "rest" and "object".
 
     Attributes:
+        soft: The map in [0, 1] that the mask is cut from.
         start: Patch the object was found from; None for the main object.
     """
 
     kind: ClassVar[str] = "object"
     title: ClassVar[str] = "object"
 
+    soft: Float[Tensor, "height width"]
     start: int | None = None
+
+    @property
+    def maps(self) -> Float[Tensor, "1 height width"]:
+        return self.soft[None]
 
     def panels(self) -> "list[Callable[[Axes], object]]":
         if self.start is None:
@@ -166,7 +180,7 @@ class ObjectSegmentation(PictureSegmentation):
         else:
             drawn = figures.walk(self.attention, self.start)
         title, label = "map the mask is cut from", "0 to 1"
-        return [*drawn, figures.one_map(self.maps[0], title=title, label=label)]
+        return [*drawn, figures.one_map(self.soft, title=title, label=label)]
 
     def facts(self) -> dict[str, Any]:
         start = {} if self.start is None else {"start_patch": self.start}
@@ -174,4 +188,4 @@ class ObjectSegmentation(PictureSegmentation):
 
     def write(self, outputs: Outputs) -> None:
         super().write(outputs)
-        save_map(self.maps[0], outputs.path("-map.png"))
+        save_map(self.soft, outputs.path("-map.png"))

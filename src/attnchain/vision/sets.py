@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from attnchain.checks import check_count
-from attnchain.maps import enlarge
+from attnchain.maps import enlarge, largest
 from attnchain.markov import MetastableSets, coarse_grained, metastable_sets
 from attnchain.vision import figures
 from attnchain.vision.picture_attention import PictureAttention
@@ -34,6 +36,11 @@ class SetSegmentation(PictureSegmentation):
     title: ClassVar[str] = "metastable sets"
 
     sets: MetastableSets
+
+    @property
+    def maps(self) -> Float[Tensor, "maps height width"]:
+        memberships = self.attention.grid.to_map(self.sets.memberships.T)
+        return enlarge(memberships, **self.attention.size)
 
     @property
     def start(self) -> int:
@@ -94,11 +101,10 @@ def segment_sets(
     uniform = torch.full((n,), 1 / n, dtype=torch.float64)
     found = metastable_sets(attention.out_and_back, sets, pi=uniform)
     read = coarse_grained(attention.chain, found.memberships)
-    maps = enlarge(attention.grid.to_map(read.memberships.T), **attention.size)
+    maps = attention.grid.to_map(read.memberships.T)
     return SetSegmentation(
         names=tuple(f"set {i}" for i in range(len(maps))),
-        labels=maps.argmax(0),
-        maps=maps,
+        labels=largest(maps, **attention.size),
         attention=attention,
         sets=replace(read, eigenvalues=found.eigenvalues),
     )

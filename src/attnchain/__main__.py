@@ -1,0 +1,5 @@
+"""`python -m attnchain`."""
+
+from attnchain.cli import main
+
+main()
