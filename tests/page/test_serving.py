@@ -269,3 +269,79 @@ def test_a_served_page_takes_the_next_picture(server, picture, open_page, settle
     seen.page.locator("h1", has_text="second.png").wait_for()
     settle(seen.page)
     assert seen.said == []
+
+
+# Whatever happens, a request is answered
+
+
+def test_a_folder_that_was_cleaned_away_is_made_again(tiny, picture):
+    with running(tiny) as server:
+        server.folder.rmdir()
+        assert ask(server, "POST", "/pictures", png(picture))[0] == 201
+
+
+def test_a_folder_that_cannot_be_used_is_said(tiny, picture):
+    with running(tiny) as server:
+        server.folder.rmdir()
+        server.folder.write_text("no folder")
+        status, content, _ = ask(server, "POST", "/pictures", png(picture))
+        server.folder.unlink()
+    assert status == 507
+    assert "cannot be kept" in said(content)
+
+
+@pytest.mark.parametrize("length", ["9" * 16, "9" * 5000, "1" + "0" * 30])
+def test_an_absurd_length_is_answered(server, length):
+    headers = {"Content-Length": length}
+    assert ask(server, "POST", "/pictures", **headers)[0] == 413
+
+
+@pytest.mark.parametrize("length", ["0" * 5000, "+5", "5.0", "\u0665", ""])
+def test_a_length_that_is_none_is_answered(server, length):
+    headers = {"Content-Length": length.encode()}
+    assert ask(server, "POST", "/pictures", **headers)[0] == 411
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (MemoryError(), 507, "memory ran out"),
+        (RuntimeError("can't allocate memory: 9 bytes"), 507, "memory ran out"),
+        (ZeroDivisionError("by\nzero"), 500, "ZeroDivisionError: by; this is a fault"),
+        (ImageError("no such thing"), 422, "no such thing"),
+    ],
+    ids=["memory", "torch", "fault", "picture"],
+)
+def test_every_failure_is_answered(  # noqa: PLR0917
+    tiny, picture, monkeypatch, error, status, words
+):
+    def fail(*_args, **_named):
+        raise error
+
+    monkeypatch.setattr("attnchain.page.serving.collect", fail)
+    with running(tiny) as server:
+        found, content, _ = ask(server, "POST", "/pictures", png(picture))
+        assert list(server.folder.iterdir()) == []
+    assert (found, "\n" in said(content)) == (status, False)
+    assert words in said(content)
+
+
+def test_a_small_file_of_many_pixels_is_refused(server):
+    from PIL import Image
+
+    many = png(Image.new("1", (10_000, 5_001)))
+    assert len(many) < 100_000
+    status, content, _ = ask(server, "POST", "/pictures", many)
+    assert status == 422
+    assert "10000 x 5001 pixels, at most 50,000,000" in said(content)
+
+
+def test_on_port_80_browsers_leave_the_port_out(server, monkeypatch):
+    assert ask(server, "GET", "/", Host="127.0.0.1")[0] == 403
+    real = server.server_port
+    monkeypatch.setattr(server, "server_port", 80)
+    for host, status in (("127.0.0.1", 200), ("localhost", 200), ("elsewhere", 403)):
+        connection = http.client.HTTPConnection("127.0.0.1", real)
+        connection.request("GET", "/", headers={"Host": host})
+        assert connection.getresponse().status == status
+        connection.close()

