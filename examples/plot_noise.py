@@ -47,3 +47,4 @@ for i, j in torch.cartesian_prod(torch.arange(3), torch.arange(3)).tolist():
                  color="white" if found < 0.5 else "black")  # fmt: skip
 axes[2].set(title="transition found (true)", xlabel="label", ylabel="class")
 axes[2].set(xticks=range(3), yticks=range(3))
+plt.show()

@@ -93,6 +93,10 @@ class OutputError(ChainError, OSError):
     """A result cannot be written."""
 
 
+class DeliveryError(ChainError, OSError):
+    """A result was computed, and could not be printed."""
+
+
 class MissingExtraError(ChainError, ImportError):
     """An optional package is not installed; the message names the extra to install."""
 

@@ -26,7 +26,6 @@ SHAPES = {
     "tall": (40, 80),
     "strip": (200, 8),
     "tower": (8, 200),
-    "one_pixel": (1, 1),
 }
 
 

@@ -17,6 +17,7 @@ from attnchain.errors import (
     CaptureError,
     ChainError,
     ConvergenceError,
+    DeliveryError,
     MaterializationWarning,
     NumericalWarning,
     PictureWarning,
@@ -84,7 +85,9 @@ def _failure(error: Exception) -> tuple[str, int]:
         )
         return message, _FAILED
     if isinstance(error, ChainError):
-        computed = isinstance(error, ConvergenceError | ToleranceError | CaptureError)
+        computed = isinstance(
+            error, ConvergenceError | ToleranceError | CaptureError | DeliveryError
+        )
         bad_input = not computed or isinstance(error, SiteNotFoundError)
         return str(error), _BAD_INPUT if bad_input else _FAILED
     if (format_message := getattr(error, "format_message", None)) is not None:

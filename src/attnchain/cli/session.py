@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from attnchain.cli.options import parse_range
+from attnchain.errors import DeliveryError
 from attnchain.files import AbstractResult, Outputs
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def report(payload: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
     """Prints the result for a machine or for a person.
 
     Raises:
-        OSError: It could not be printed.
+        DeliveryError: It could not be printed.
     """
     text = json.dumps(payload, indent=2) if as_json else "\n".join(lines)
     try:
@@ -141,11 +142,11 @@ def report(payload: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
             f"the result could not be printed ({error.strerror or error}); "
             f"its files are complete: {', '.join(payload['files'])}"
         )
-        raise OSError(message) from error
+        raise DeliveryError(message) from error
 
 
 def _print(text: str) -> None:
     if sys.stdout is None:
-        raise OSError("standard output is closed")
+        raise DeliveryError("standard output is closed")
     typer.echo(text)
     sys.stdout.flush()

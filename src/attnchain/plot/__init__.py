@@ -5,11 +5,18 @@
 `save_labels` and `save_map` write PNG files.
 """
 
-from attnchain.plot.planes import plot_labels, plot_map, plot_picture, segment_colors
+from attnchain.plot.planes import (
+    new_figure,
+    plot_labels,
+    plot_map,
+    plot_picture,
+    segment_colors,
+)
 from attnchain.plot.saving import save_figure, save_labels, save_map
 from attnchain.plot.spectra import plot_heads, plot_spectrum
 
 __all__ = [
+    "new_figure",
     "plot_heads",
     "plot_labels",
     "plot_map",

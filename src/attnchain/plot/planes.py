@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnchain.models.pictures import to_rgb
+from attnchain.models import to_rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnchain.models.pictures import to_rgb
+from attnchain.models import to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnchain.plot import plot_labels, plot_map, plot_picture
-from attnchain.plot.planes import new_figure
+from attnchain.plot import new_figure, plot_labels, plot_map, plot_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
