@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from attnchain.cli.ending import main
 
 if TYPE_CHECKING:
-    from attnchain.cli.app import app
+    from attnchain.cli.commands import app
 
 __all__ = ["app", "main"]
 

@@ -105,8 +105,9 @@ def mixture(matrices: Sequence[Array], weights: Sequence[float]) -> Array:
 
     Weights are divided by their sum.
     """
-    shares = np.asarray(weights, np.float64)
-    return np.tensordot(shares / shares.sum(), np.stack(matrices), axes=1)
+    shares: Array = np.asarray(weights, np.float64)
+    mixed = np.tensordot(shares / shares.sum(), np.stack(matrices), axes=1)
+    return mixed.astype(np.float64)
 
 
 def product(matrices: Sequence[Array]) -> Array:
@@ -142,8 +143,9 @@ def damped(
                [0.1, 0.9]])
     """
     n = len(matrix)
-    v = np.ones(n) if personalization is None else np.asarray(personalization)
-    v = v / v.sum(dtype=np.float64)
+    given = np.ones(n) if personalization is None else personalization
+    v: Array = np.asarray(given, np.float64)
+    v = v / v.sum()
     return damping * matrix + (1 - damping) * np.outer(np.ones(n), v)
 
 
