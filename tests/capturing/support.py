@@ -64,6 +64,10 @@ TrOCR, and in ordinary code with `softmax` and a product:
 
 {by_hand}
 
+So are, compared with their own weights in `tests/capturing/test_own_weights.py`, LeViT,
+MViTv2, VOLO, CrossViT and Swin v2 of timm, Swin of torchvision, and ViLT, WavLM and
+Mask2Former (but for its sampling at points of a map) of transformers.
+
 Where it cannot be followed it is named in a warning, and refused where there is nothing
 else: Longformer, block-sparse BigBird, CaiT. Refused with a message that names the
 switch to use: flash-attention, flex-attention, sage-attention and xFormers back ends,
