@@ -130,14 +130,7 @@ def parse_point(text: str | None) -> tuple[float, float] | None:
     Raises:
         typer.BadParameter: The text has another form.
     """
-    if text is None:
-        return None
-    try:
-        x, y = (float(part) for part in text.split(","))
-    except ValueError as error:
-        message = f"a point must look like 120,80, but is {text!r}"
-        raise typer.BadParameter(message, param_hint="--point") from error
-    return x, y
+    return _pair(text, "--point", like="a point must look like 120,80")
 
 
 def parse_range(text: str | None) -> tuple[float, float] | None:
@@ -146,14 +139,19 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     Raises:
         typer.BadParameter: The text has another form.
     """
+    return _pair(text, "--range", like="a range must look like 0,4095")
+
+
+def _pair(text: str | None, option: str, *, like: str) -> tuple[float, float] | None:
+    """Two numbers with a comma between them; None stays None."""
     if text is None:
         return None
     try:
-        low, high = (float(part) for part in text.split(","))
+        first, second = (float(part) for part in text.split(","))
     except ValueError as error:
-        message = f"a range must look like 0,4095, but is {text!r}"
-        raise typer.BadParameter(message, param_hint="--range") from error
-    return low, high
+        message = f"{like}, but is {text!r}"
+        raise typer.BadParameter(message, param_hint=option) from error
+    return first, second
 
 
 def parse_sets(text: str) -> int | None:

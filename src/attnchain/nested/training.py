@@ -1,5 +1,6 @@
 """Learns a model from pictures, and measures what each prefix carries."""
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from attnchain.checks import check_fraction, check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
+from attnchain.files import write_whole
 from attnchain.nested.model import NestedTokens
 from attnchain.nested.prefixes import draw_keeps
 
@@ -164,9 +166,9 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        part = checkpoint.with_name(checkpoint.name + ".part")
-        torch.save(state, part)
-        part.replace(checkpoint)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(checkpoint, content.getvalue())
 
     def _resume(self, checkpoint: Path) -> None:
         state = torch.load(checkpoint, weights_only=True)

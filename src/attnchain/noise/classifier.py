@@ -13,7 +13,7 @@ from attnchain.checks import check_count, check_finite, check_floating
 from attnchain.errors import ArgumentError, AssumptionWarning, ShapeError
 from attnchain.noise.fitting import Batches, Epoch, Examples, Settings, Training
 from attnchain.noise.label_noise import NoiseTransition
-from attnchain.noise.scatter import rivals, scattering
+from attnchain.noise.scatter import survey
 from attnchain.operators import DenseTransition
 
 LOOSE = 1.25
@@ -210,7 +210,7 @@ class VolumeMinimized:
 
     def _check_scattering(self, features: Tensor) -> float:
         rows = self.predict_proba(features[:_SAMPLE]).double()
-        found, other = scattering(rows), rivals(rows)
+        found, other = survey(rows)
         if found > LOOSE or other > RIVAL:
             message = (
                 f"the clean posteriors found are not sufficiently scattered (a "

@@ -1,5 +1,6 @@
 """Trains a classifier and the transition of its labels' noise together."""
 
+import io
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from attnchain.checks import check_fraction, check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
+from attnchain.files import write_whole
 from attnchain.noise.label_noise import noisy_label_loss
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -189,9 +191,9 @@ class Training:
         }
         if isinstance(batches, Examples):
             state["order"] = batches.generator.get_state()
-        part = checkpoint.with_name(checkpoint.name + ".part")
-        torch.save(state, part)
-        part.replace(checkpoint)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(checkpoint, content.getvalue())
 
     def _resume(self, checkpoint: Path, batches: Batches) -> None:
         state = torch.load(checkpoint, weights_only=True)

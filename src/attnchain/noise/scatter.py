@@ -46,7 +46,7 @@ def scattering(posteriors: Float[Tensor, "m c"], *, seed: int = 0) -> float:
         >>> scattering(torch.full((5, 3), 1 / 3))
         inf
     """
-    return max(1.0, *(_length(end) for end in _ends(posteriors, seed)))
+    return survey(posteriors, seed=seed)[0]
 
 
 def rivals(posteriors: Float[Tensor, "m c"], *, seed: int = 0) -> float:
@@ -64,8 +64,14 @@ def rivals(posteriors: Float[Tensor, "m c"], *, seed: int = 0) -> float:
         >>> rivals(torch.eye(3))
         0.0
     """
-    far = [end for end in _ends(posteriors, seed) if end is None or end.max() < _NEAR]
-    return max([0.0, *map(_length, far)])
+    return survey(posteriors, seed=seed)[1]
+
+
+def survey(posteriors: Float[Tensor, "m c"], *, seed: int = 0) -> tuple[float, float]:
+    """`scattering` and `rivals`, from the same linear programs."""
+    ends = _ends(posteriors, seed)
+    far = [end for end in ends if end is None or end.max() < _NEAR]
+    return max(1.0, *map(_length, ends)), max([0.0, *map(_length, far)])
 
 
 def _length(end: Tensor | None) -> float:
