@@ -17,11 +17,11 @@ def shell(tmp_path):
     if not COMMAND.exists():
         pytest.skip("the package is not installed in this environment")
 
-    def shell(*args):
+    def shell(*args, **environment):
         return subprocess.run(
             [COMMAND, *map(str, args)],
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -47,3 +47,13 @@ def test_bad_input_ends_with_two(shell, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "attnchain: no such file: missing.png\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("level", "code"), [("1", 0), ("2", 2)])
+def test_a_python_without_docstrings_is_named(shell, image, tiny_folder, level, code):
+    """transformers cannot be imported without them."""
+    options = ("--model", tiny_folder, "--size", 64, "--json")
+    done = shell("heads", image, *options, PYTHONOPTIMIZE=level)
+    assert done.returncode == code, done.stderr
+    assert ("PYTHONOPTIMIZE" in done.stderr) == (code == 2)
+    assert done.stderr.count("\n") == code // 2

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from attnchain.errors import (
+    MissingExtraError,
     ModelNotFoundError,
     UnsupportedModelError,
     memory_ran_out,
@@ -64,8 +66,14 @@ def load_folder(
     Raises:
         UnsupportedModelError: The token layout of this kind of model is not known.
         ModelNotFoundError: The files are damaged, or weights are missing.
+        MissingExtraError: transformers is absent, or cannot be used in this Python.
     """
     feature = f"the model {name!r}"
+    if sys.flags.optimize > 1:
+        raise MissingExtraError(
+            f"{feature} needs transformers, which reads its own docstrings, and this "
+            "Python leaves them out: run it without -OO or PYTHONOPTIMIZE=2"
+        )
     transformers = require("transformers", extra="transformers", feature=feature)
     kind = _json(folder / "config.json").get("model_type")
     if kind not in FAMILIES:

@@ -48,10 +48,9 @@ def model_folder(name: str, *, extra: str) -> Path:
 def not_found(name: str, reason: object) -> ModelNotFoundError:
     """Return the error for a model that cannot be had, with the way out."""
     line = " ".join(str(reason).split()) or type(reason).__name__
-    return ModelNotFoundError(
-        f"cannot load the model {name!r} ({line.removesuffix('.')}); without a hub, "
-        f"use {PACKAGED!r}"
-    )
+    remedy = "" if name == PACKAGED else f"; without a hub, use {PACKAGED!r}"
+    message = f"cannot load the model {name!r} ({line.removesuffix('.')}){remedy}"
+    return ModelNotFoundError(message)
 
 
 def _snapshot(name: str, *, extra: str) -> Path:
