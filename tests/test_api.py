@@ -49,9 +49,10 @@ NAMES = {
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        Anchors RegionSegmentation entropy_reduced fast_nystrom gated massive_tokens
-        normalised_cut recursive_cut refine_map segment_nearest segment_regions
-        similarity strong_edges token_cut
+        AbstractWeights Anchors BayesianAttention DirichletWeights Draws
+        LogNormalWeights RandomTransition RegionSegmentation WeibullWeights
+        entropy_reduced fast_nystrom gated massive_tokens normalised_cut recursive_cut
+        refine_map segment_nearest segment_regions similarity strong_edges token_cut
     """,
     "attnchain.nested": """
         ConceptEncoder NestedConfig NestedTokens TrainingSettings concept_mask

@@ -1,5 +1,6 @@
 """Methods of other papers, one file for each, read as operations on chains.
 
+* `bayesian` (arXiv 2010.10604): `RandomTransition`, `BayesianAttention`: weights drawn.
 * `diffseg` (arXiv 2308.12469): `segment_regions` merges attention maps that are alike.
 * `diffcut` (arXiv 2406.02842): `recursive_cut`, normalised cuts while they are cheap.
 * `fast_nystrom` (arXiv 2507.16018): low-rank attention; massive tokens.
@@ -11,6 +12,15 @@
 `gated` is an experiment of ours. `attnchain.vision` does none of this by default.
 """
 
+from attnchain.methods.bayesian import (
+    AbstractWeights,
+    BayesianAttention,
+    DirichletWeights,
+    Draws,
+    LogNormalWeights,
+    RandomTransition,
+    WeibullWeights,
+)
 from attnchain.methods.diffcut import recursive_cut
 from attnchain.methods.diffseg import Anchors, RegionSegmentation, segment_regions
 from attnchain.methods.fast_nystrom import fast_nystrom, massive_tokens
@@ -21,8 +31,15 @@ from attnchain.methods.ncut import normalised_cut, similarity
 from attnchain.methods.tokencut import strong_edges, token_cut
 
 __all__ = [
+    "AbstractWeights",
     "Anchors",
+    "BayesianAttention",
+    "DirichletWeights",
+    "Draws",
+    "LogNormalWeights",
+    "RandomTransition",
     "RegionSegmentation",
+    "WeibullWeights",
     "entropy_reduced",
     "fast_nystrom",
     "gated",
