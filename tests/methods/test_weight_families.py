@@ -222,5 +222,5 @@ def test_what_are_no_weights_is_refused(family):
         family.sample(torch.tensor([1, 2]))
     with pytest.raises(ArgumentError, match="log_weights"):
         family.sample([0.0])
-    with pytest.raises(NotStochasticError, match="smallest is 0"):
+    with pytest.raises(NotStochasticError, match="but one is 0"):
         family.divergence(P.log(), torch.tensor([1.0, 1.0, 1.0, 0.0]))

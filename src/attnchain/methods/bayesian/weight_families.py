@@ -66,20 +66,23 @@ class AbstractWeights(ABC):
         if not bool((prior > 0).all()):
             smallest = float(prior.detach().min())
             message = (
-                f"weights of the prior must be > 0, but the smallest is {smallest:.3g}; "
+                f"weights of the prior must be > 0, but one is {smallest:.3g}; "
                 "leave out what has no weight by ln p = -inf"
             )
             raise NotStochasticError(message)
         some, known = _supported(log_weights)
         return torch.where(some, self._kl(known, prior), 0.0)
 
-    @abstractmethod
     def relative_deviation(self, weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Standard deviation of S divided by its mean p.
 
         Args:
             weights: p > 0.
         """
+        return self._relative_variance(weights).expand_as(weights).sqrt()
+
+    @abstractmethod
+    def _relative_variance(self, weights: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _draw(self, log_weights: Tensor, generator: Generator | None) -> Tensor: ...
