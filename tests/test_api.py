@@ -33,7 +33,8 @@ NAMES = {
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
         DenseRecord Denoising GUIDED Numbers Selection TextTokens TokenGrid
-        UNCONDITIONAL_FIRST capture fused_attention picture_in_tiles prompt_tokens
+        UNCONDITIONAL_FIRST attention_gradients capture fused_attention
+        picture_in_tiles prompt_tokens
     """,
     "attnchain.models": """
         LoadedModel load read_picture to_rgb
@@ -49,10 +50,11 @@ NAMES = {
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        AbstractWeights Anchors BayesianAttention DirichletWeights Draws
-        LogNormalWeights RandomTransition RegionSegmentation WeibullWeights
-        entropy_reduced fast_nystrom gated massive_tokens normalised_cut recursive_cut
-        refine_map segment_nearest segment_regions similarity strong_edges token_cut
+        AbstractWeights Anchors BayesianAttention CrossRelevance DirichletWeights Draws
+        LogNormalWeights RandomTransition RegionSegmentation Relevance WeibullWeights
+        cross_relevance entropy_reduced fast_nystrom gated massive_tokens normalised_cut
+        recursive_cut refine_map relevance residual_shares rollout segment_nearest
+        segment_regions similarity strong_edges token_cut
     """,
     "attnchain.nested": """
         ConceptEncoder NestedConfig NestedTokens TrainingSettings concept_mask

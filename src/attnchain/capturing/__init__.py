@@ -2,9 +2,11 @@
 
 `capture` runs around any PyTorch model, or diffusion pipeline, and gives a
 `CapturedAttention`: a sequence of `AttentionRecord` (or `DenseRecord`), each at an
-`AttentionSite` and with a `TokenGrid`. `TextTokens` finds the positions of a word.
+`AttentionSite` and with a `TokenGrid`. `attention_gradients` tells how a score depends
+on the probabilities. `TextTokens` finds the positions of a word.
 """
 
+from attnchain.capturing.backward import attention_gradients
 from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.capture import capture
 from attnchain.capturing.grid import TokenGrid
@@ -30,6 +32,7 @@ __all__ = [
     "Selection",
     "TextTokens",
     "TokenGrid",
+    "attention_gradients",
     "capture",
     "fused_attention",
     "picture_in_tiles",

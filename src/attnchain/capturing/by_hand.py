@@ -54,11 +54,13 @@ class Weighed:
         matrix: Rows of weights `(pictures, heads, n, m)`.
         parts: Queries, keys and values, as far as they are known.
         running: The module that computed the softmax.
+        attached: The matrix in the graph of the model.
     """
 
     matrix: Tensor
     parts: tuple[Tensor, Tensor, Tensor]
     running: RunningModule
+    attached: Tensor
 
 
 class Softmaxes:
@@ -118,7 +120,7 @@ class Softmaxes:
         q = left if weights.q is None else weights.q
         k = right if weights.k is None else weights.k
         matrix = _four_axes(weights.matrix, weights.running.heads())
-        return Weighed(matrix, (q, k, right), weights.running)
+        return Weighed(matrix, (q, k, right), weights.running, weights.matrix)
 
     def _passed_on(
         self, func: Callable[..., Any], source: Tensor, result: Tensor

@@ -44,6 +44,7 @@ def capture(
     max_bytes: int = DEFAULT_BUDGET,
     device: torch.device | str | None = None,
     grid: GivenGrid = None,
+    gradients: bool = False,
     **selection: Unpack[Selection],
 ) -> Iterator[CapturedAttention]:
     r"""Reads the attention of a model that runs inside the `with` block.
@@ -61,6 +62,8 @@ def capture(
         device: Where to keep it, such as "cpu"; by default where it is computed.
         grid: Token layout, where it is not known: a `TokenGrid`, or a function of a
             module's name and its number of tokens.
+        gradients: Whether records keep their place in the graph, and so the graph
+            itself, for `attention_gradients`.
         **selection: `name`, `kind`, `steps`, `forwards`, `resolution`, `branch`.
 
     Yields:
@@ -86,11 +89,15 @@ def capture(
         tensor([0.3333, 0.3333, 0.3333])
     """
     _check_options(keep, max_bytes, device, grid)
+    if gradients and keep == "mean":
+        raise ArgumentError("gradients are of single heads: keep 'qk' or 'dense'")
     denoising = None if isinstance(model, nn.Module) else Denoising(model)
     network = model if denoising is None else denoising.network
     choice = _chosen(layers, selection, has_steps=denoising is not None)
     recording = Recording(choice, Copier(keep, device), max_bytes)
-    recorder = Recorder(network, recording, grid=grid, denoising=denoising)
+    recorder = Recorder(
+        network, recording, grid=grid, denoising=denoising, gradients=gradients
+    )
     steps = nullcontext() if denoising is None else denoising.following()
     with fused_attention(network), steps, recorder.following(), Interception(recorder):
         yield CapturedAttention(recording)

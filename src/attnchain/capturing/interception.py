@@ -68,6 +68,8 @@ class Interception(TorchFunctionMode):
 
     def _follow(self, func: Callable, args: Any, kwargs: dict, result: Any) -> None:
         try:
+            if func is functional.scaled_dot_product_attention:
+                self.recorder.attended(result)
             self.recorder.provenance.follow(func, args, kwargs, result)
             if not INSIDE_MULTI_HEAD.get():
                 self.recorder.follow(func, args or tuple(kwargs.values()), result)
@@ -89,6 +91,7 @@ class Interception(TorchFunctionMode):
             call = AttentionCall.of(args, kwargs, self.recorder.running[-1].heads())
             self.recorder.see(call, _queries_keys_values(args, kwargs))
         elif func in PRODUCTS and (heads := WEIGHING_HEADS.get()):
+            self.recorder.check_fused()
             call = AttentionCall.of_product(args, heads)
             self.recorder.see(call, (args[-2], args[-1], args[-1]))
         elif getattr(func, "__name__", None) in OTHER_KERNELS:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from attnchain.capturing.backward import Trace
 from attnchain.capturing.by_hand import Softmaxes
 from attnchain.capturing.calls import AttentionCall, RunningModule
 from attnchain.capturing.grid import TokenGrid
@@ -41,6 +42,7 @@ class Recorder:
         *,
         grid: GivenGrid = None,
         denoising: Denoising | None = None,
+        gradients: bool = False,
     ) -> None:
         self.recording = recording
         self.running: list[RunningModule] = []
@@ -55,6 +57,8 @@ class Recorder:
         self._passes = Passes()
         self._softmaxes = Softmaxes()
         self._attending: set[int] = set()
+        self._gradients = gradients
+        self._untold: list[Trace] = []
         self._places: dict[tuple[str, int, Kind], int] = {}
 
     @property
@@ -90,7 +94,17 @@ class Recorder:
         heads = self.running[-1].heads()
         if heads and self._has_merged_heads(parts[0], heads):
             call = call.with_heads(heads)
-        self._record(call, call.lengths, parts)
+        trace = None
+        if self._gradients:
+            where = self.running[-1].name or "the model"
+            trace = Trace.of_call(call.q, call.k, parts[2], where)
+        self._record(call, call.lengths, parts, trace)
+
+    def attended(self, output: Tensor) -> None:
+        """Notes the output of the fused call that was just seen."""
+        for trace in self._untold:
+            trace.tensor = output
+        self._untold.clear()
 
     def _has_merged_heads(self, q: Tensor, heads: int) -> bool:
         """Tells whether `(pictures x heads, n, d)` was given, by the width d."""
@@ -110,10 +124,18 @@ class Recorder:
             self.unread[self.running[-1].name or "the model"] = None
         elif weighed is not None:
             lengths = weighed.matrix.shape[2], weighed.matrix.shape[3]
-            self._record(weighed.matrix, lengths, weighed.parts)
+            trace = None
+            if self._gradients:
+                shape = weighed.matrix.shape[:3]
+                trace = Trace(tuple(shape), tensor=weighed.attached)
+            self._record(weighed.matrix, lengths, weighed.parts, trace)
 
     def _record(
-        self, seen: AttentionCall | Tensor, lengths: tuple[int, int], parts: Parts
+        self,
+        seen: AttentionCall | Tensor,
+        lengths: tuple[int, int],
+        parts: Parts,
+        trace: Trace | None,
     ) -> None:
         """Keeps attention at its site, if it is chosen."""
         self._attending.add(self.running[-1].serial)
@@ -129,7 +151,19 @@ class Recorder:
             place = replace(site, branch=branch)
             if self.recording.wants(place, layout):
                 chosen = seen[part] if isinstance(seen, Tensor) else seen.part(part)
-                self.recording.keep(place, chosen, layout)
+                own = None if trace is None else replace(trace, part=part)
+                self.recording.keep(place, chosen, layout, own)
+                if own is not None and own.tensor is None:
+                    self._untold.append(own)
+
+    def check_fused(self) -> None:
+        """Raises where gradients are asked for and weights are multiplied by hand."""
+        if self._gradients:
+            message = (
+                f"{self.running[-1].name or 'the model'} is asked for its attention "
+                f"weights, which hides the gradient; call it with need_weights=False"
+            )
+            raise UnsupportedModelError(message)
 
     def refuse(self, kernel: str) -> None:
         """Raises when the model computes attention where it cannot be seen."""

@@ -1,11 +1,12 @@
 """What is kept while the model runs: chosen calls only, within a budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from attnchain.capturing.backward import Trace
 from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRecord
 from attnchain.capturing.sites import AttentionSite, Choice, Counts
@@ -41,7 +42,11 @@ class Recording:
         ) and layout.fits_resolution(site, self._choice.resolution)
 
     def keep(
-        self, site: AttentionSite, seen: AttentionCall | Tensor, layout: Layout
+        self,
+        site: AttentionSite,
+        seen: AttentionCall | Tensor,
+        layout: Layout,
+        trace: Trace | None = None,
     ) -> None:
         """Copies a call, or a matrix that was computed by hand, if it is chosen.
 
@@ -63,7 +68,8 @@ class Recording:
             )
             raise CaptureBudgetError(message)
         self._held += nbytes
-        self.records.append(self._copier.record(site, seen, layout))
+        record = self._copier.record(site, seen, layout)
+        self.records.append(replace(record, trace=trace))
 
     def close(self) -> None:
         """Lets go of layers and steps that turned out not to be chosen."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attnchain.capturing.backward import Trace
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.sites import AttentionSite
 from attnchain.capturing.token_layout import Layout
@@ -35,11 +36,13 @@ class AbstractRecord(ABC):
         site: Where and when it was computed.
         causal: Query i sees keys 0..i only.
         layout: Token grids of queries and keys, as far as they are known.
+        trace: Its place in the graph, where `gradients=True` asked for it.
     """
 
     site: AttentionSite
     causal: bool = field(default=False, kw_only=True)
     layout: Layout = field(default_factory=Layout, kw_only=True)
+    trace: Trace | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         """Returns one line, without the numbers."""

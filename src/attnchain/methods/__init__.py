@@ -7,6 +7,8 @@
 * `iseg` (arXiv 2409.03209): `refine_map`, bounces in thinned attention.
 * `m2n2` (arXiv 2411.10411): `segment_nearest`, clicks compete by their Markov maps.
 * `ncut` (Shi and Malik, 2000): `normalised_cut`, a graph halved by an eigenvector.
+* `relevance` (arXiv 2308.10240, base 2103.15679): what a score owes to each token;
+  `rollout`; two streams.
 * `tokencut` (arXiv 2202.11539): `token_cut`, one object by a normalised cut.
 
 `gated` is an experiment of ours. `attnchain.vision` does none of this by default.
@@ -28,18 +30,29 @@ from attnchain.methods.gated import gated
 from attnchain.methods.iseg import entropy_reduced, refine_map
 from attnchain.methods.m2n2 import segment_nearest
 from attnchain.methods.ncut import normalised_cut, similarity
+from attnchain.methods.relevance import (
+    CrossRelevance,
+    Relevance,
+    cross_relevance,
+    relevance,
+    rollout,
+)
+from attnchain.methods.residual_shares import residual_shares
 from attnchain.methods.tokencut import strong_edges, token_cut
 
 __all__ = [
     "AbstractWeights",
     "Anchors",
     "BayesianAttention",
+    "CrossRelevance",
     "DirichletWeights",
     "Draws",
     "LogNormalWeights",
     "RandomTransition",
     "RegionSegmentation",
+    "Relevance",
     "WeibullWeights",
+    "cross_relevance",
     "entropy_reduced",
     "fast_nystrom",
     "gated",
@@ -47,6 +60,9 @@ __all__ = [
     "normalised_cut",
     "recursive_cut",
     "refine_map",
+    "relevance",
+    "residual_shares",
+    "rollout",
     "segment_nearest",
     "segment_regions",
     "similarity",
