@@ -104,28 +104,16 @@ def attention_gradients(
         >>> gradient.shape
         torch.Size([1, 2, 3, 3])
     """
-    if not isinstance(score, Tensor) or score.numel() != 1 or not score.requires_grad:
-        message = (
-            f"the score must be one number with a graph behind it, but is {score!r}; "
-            f"run the model with gradients enabled, on inputs or weights that require "
-            f"them, and take one entry or a sum of its output"
-        )
-        raise ArgumentError(message)
+    _check(records, score)
     traces = [record.trace for record in records if record.trace is not None]
-    if len(traces) < len(records) or not records:
-        message = (
-            f"{len(records) - len(traces)} of {len(records)} records were captured "
-            f"without their graph; use capture(model, gradients=True)"
-        )
-        raise ArgumentError(message)
     tensors = [trace.tensor for trace in traces if trace.tensor is not None]
-    attached = [t for t in tensors if t.requires_grad]
+    attached = [tensor for tensor in tensors if tensor.requires_grad]
     taken = iter(
         torch.autograd.grad(score, attached, retain_graph=True, allow_unused=True)
         if attached
         else ()
     )
-    found = [next(taken) if t.requires_grad else None for t in tensors]
+    found = [next(taken) if tensor.requires_grad else None for tensor in tensors]
     if all(backward is None for backward in found):
         message = (
             f"the score depends on none of the {len(records)} records, from "
@@ -134,3 +122,21 @@ def attention_gradients(
         raise CaptureError(message)
     pairs = zip(traces, found, strict=True)
     return (trace.gradient(backward) for trace, backward in pairs)
+
+
+def _check(records: "Sequence[AbstractRecord]", score: Tensor) -> None:
+    """Raises unless there are records with a graph, and a score."""
+    if not isinstance(score, Tensor) or score.numel() != 1 or not score.requires_grad:
+        message = (
+            f"the score must be one number with a graph behind it, but is {score!r}; "
+            f"run the model with gradients enabled, on inputs or weights that require "
+            f"them, and take one entry or a sum of its output"
+        )
+        raise ArgumentError(message)
+    without = sum(record.trace is None for record in records)
+    if without or not records:
+        message = (
+            f"{without} of {len(records)} records were captured without their graph; "
+            f"use capture(model, gradients=True)"
+        )
+        raise ArgumentError(message)

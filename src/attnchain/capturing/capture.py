@@ -50,20 +50,18 @@ def capture(
     r"""Reads the attention of a model that runs inside the `with` block.
 
     Queries and keys of every call of `scaled_dot_product_attention` are copied, after
-    rotary embedding and normalisation; the n x n matrix is never formed and the
-    model's outputs do not change (to rounding, where it has to be switched to fused
-    attention). Hooks and switches are gone afterwards, whatever happens.
+    rotary embedding and normalisation; no n x n matrix is formed, and outputs do not
+    change (to rounding, where it is switched to fused attention). Hooks and switches
+    are gone afterwards, whatever happens.
 
     Args:
         model: Any torch module, or a diffusers pipeline, read at each denoising step.
-        layers: Layers to keep, from 0 in each kind; -1 is the last. All by default.
+        layers: Layers to keep, from 0 in each kind; -1 is the last. Default: all.
         keep: "qk" keeps queries and keys, "dense" all matrices, "mean" that of heads.
         max_bytes: Budget for everything kept.
         device: Where to keep it, such as "cpu"; by default where it is computed.
-        grid: Token layout, where it is not known: a `TokenGrid`, or a function of a
-            module's name and its number of tokens.
-        gradients: Whether records keep their place in the graph, and so the graph
-            itself, for `attention_gradients`.
+        grid: Layout where it is not known: a `TokenGrid`, or f(module, n_tokens).
+        gradients: Whether records keep the model's graph, for `attention_gradients`.
         **selection: `name`, `kind`, `steps`, `forwards`, `resolution`, `branch`.
 
     Yields:
@@ -81,23 +79,18 @@ def capture(
         UnreadAttentionWarning: Some attention by hand cannot be followed; where.
 
     Example:
-        >>> import torch
-        >>> encoder = torch.nn.TransformerEncoderLayer(8, nhead=2, batch_first=True)
+        >>> encoder = nn.TransformerEncoderLayer(8, nhead=2, batch_first=True)
         >>> with capture(encoder.eval()) as attention:
         ...     _ = encoder(torch.zeros(1, 3, 8))
         >>> attention.select(layers=0, heads=0).to_dense()[0, 0]
         tensor([0.3333, 0.3333, 0.3333])
     """
-    _check_options(keep, max_bytes, device, grid)
-    if gradients and keep == "mean":
-        raise ArgumentError("gradients are of single heads: keep 'qk' or 'dense'")
+    _check_options(keep, max_bytes, device, grid, gradients)
     denoising = None if isinstance(model, nn.Module) else Denoising(model)
     network = model if denoising is None else denoising.network
     choice = _chosen(layers, selection, has_steps=denoising is not None)
     recording = Recording(choice, Copier(keep, device), max_bytes)
-    recorder = Recorder(
-        network, recording, grid=grid, denoising=denoising, gradients=gradients
-    )
+    recorder = Recorder(network, recording, grid, denoising, gradients=gradients)
     steps = nullcontext() if denoising is None else denoising.following()
     with fused_attention(network), steps, recorder.following(), Interception(recorder):
         yield CapturedAttention(recording)
@@ -117,10 +110,14 @@ def _chosen(layers: Numbers, selection: Selection, *, has_steps: bool) -> Choice
     return choice
 
 
-def _check_options(keep: Any, max_bytes: Any, device: Any, grid: Any) -> None:
+def _check_options(
+    keep: Any, max_bytes: Any, device: Any, grid: Any, gradients: Any
+) -> None:
     """Raises before the model runs where an option is not what it must be."""
     if keep not in ("qk", "dense", "mean"):
         raise ArgumentError(f"keep must be 'qk', 'dense' or 'mean', but is {keep!r}")
+    if gradients and keep == "mean":
+        raise ArgumentError("gradients are of single heads: keep 'qk' or 'dense'")
     if not isinstance(max_bytes, Real):
         raise ArgumentError(f"max_bytes must be a number, but is {max_bytes!r}")
     if grid is not None and not isinstance(grid, TokenGrid) and not callable(grid):

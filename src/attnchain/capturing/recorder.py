@@ -39,9 +39,9 @@ class Recorder:
         self,
         model: nn.Module,
         recording: Recording,
-        *,
         grid: GivenGrid = None,
         denoising: Denoising | None = None,
+        *,
         gradients: bool = False,
     ) -> None:
         self.recording = recording

@@ -123,7 +123,7 @@ def relevance(
 ) -> Relevance:
     r"""Relevance accumulated over layers, with or without a score's gradient.
 
-    Starting from $R = I$, each layer, the first one first, gives
+    From $R = I$ on, each layer, the first one first, gives
 
     $$R \leftarrow \operatorname{diag}(w) R + \operatorname{diag}(1 - w) \bar A R,
     \quad \bar A = \tfrac{1}{H} \sum_h (\nabla A_h \odot A_h)^+$$
@@ -162,10 +162,9 @@ def relevance(
         published: `residual_shares` is a reconstruction of ours.
 
     Example:
-        >>> import torch
-        >>> from attnchain import capture
+        >>> import attnchain
         >>> encoder = torch.nn.TransformerEncoderLayer(8, nhead=2, batch_first=True)
-        >>> with capture(encoder.eval()) as attention:
+        >>> with attnchain.capture(encoder.eval()) as attention:
         ...     _ = encoder(torch.zeros(1, 3, 8))
         >>> relevance(attention, weights=0.5).of(0)
         tensor([[0.6667, 0.1667, 0.1667]])
