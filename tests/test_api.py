@@ -18,9 +18,10 @@ NAMES = {
     """,
     "attnchain.operators": """
         AbstractTransition AttentionTransition ColumnNormalized Damped DenseTransition
-        Lazy Mixture Permuted Power Product Restricted Reversed Side Stacked
-        announce_storage as_transition check_transition fits_budget forward_backward
-        full_precision kept_states normalize_rows stored to_scipy
+        Grouped Lazy Mixture Permuted Power Product Restricted Reversed Seating Side
+        Stacked announce_storage as_transition check_transition fits_budget
+        forward_backward full_precision kept_mass kept_states normalize_rows stored
+        to_scipy
     """,
     "attnchain.markov": """
         Direction LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum
@@ -32,9 +33,9 @@ NAMES = {
     """,
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
-        DenseRecord Denoising GUIDED Numbers Selection TextTokens TokenGrid
+        Denoising DenseRecord GUIDED Numbers Selection TextTokens TokenGrid
         UNCONDITIONAL_FIRST attention_gradients capture fused_attention
-        picture_in_tiles prompt_tokens
+        picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
         LoadedModel load read_picture to_rgb
@@ -50,11 +51,13 @@ NAMES = {
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        AbstractWeights Anchors BayesianAttention CrossRelevance DirichletWeights Draws
-        LogNormalWeights RandomTransition RegionSegmentation Relevance WeibullWeights
-        cross_relevance entropy_reduced fast_nystrom gated massive_tokens normalised_cut
-        recursive_cut refine_map relevance residual_shares rollout segment_nearest
-        segment_regions similarity strong_edges token_cut
+        AbstractWeights Anchors BayesianAttention CrossRelevance DirichletWeights
+        Draws LogNormalWeights RandomTransition RegionSegmentation Relevance
+        WeibullWeights cross_relevance entropy_reduced equitable_groups even_groups
+        farthest_points fast_nystrom fast_nystrom_layers gated grouped_attention
+        massive_tokens normalised_cut nystrom_attention recursive_cut refine_map
+        relevance residual_shares rollout segment_nearest segment_regions similarity
+        slow_groups strong_edges token_cut
     """,
     "attnchain.nested": """
         ConceptEncoder NestedConfig NestedTokens TrainingSettings concept_mask

@@ -10,6 +10,7 @@ from attnchain.operators import (
     ColumnNormalized,
     Damped,
     DenseTransition,
+    Grouped,
     Lazy,
     Mixture,
     Power,
@@ -89,6 +90,19 @@ def test_a_loss_linear_in_the_product_has_its_second_derivative():
     found = torch.autograd.grad((first * weights).sum(), (q, k))
     wanted = torch.autograd.grad((expected * weights).sum(), (q, k))
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("side", ["push", "pull"])
+@pytest.mark.parametrize("labels", [(0, 1, 1, 0), (0, 1, 1, 1)])
+def test_products_inside_groups(labels, side):
+    q, k = tracked(2, 4, 3)
+    v = weights_like(AttentionTransition(q, k))
+
+    def product(q, k):
+        chain = Grouped(AttentionTransition(q, k), torch.tensor(labels))
+        return getattr(chain, side)(v)
+
+    assert gradcheck(product, (q, k))
 
 
 @pytest.mark.parametrize("side", ["push", "pull"])

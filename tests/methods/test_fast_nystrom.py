@@ -1,4 +1,6 @@
-"""Fast Nystrom attention, its landmarks and masking, where the answer is known."""
+"""Fast Nystrom attention and its landmarks, where the answer is known."""
+
+import sys
 
 import pytest
 import torch
@@ -12,13 +14,13 @@ from attnchain.errors import (
     ShapeError,
 )
 from attnchain.methods.fast_nystrom import (
-    Sunk,
     farthest_points,
     fast_nystrom,
-    masked,
-    massive_tokens,
+    fast_nystrom_layers,
+    nystrom_attention,
 )
 from attnchain.operators import AbstractTransition, AttentionTransition
+from attnchain.testing.models.vision import dinov2
 
 GROUPS = torch.arange(60) % 4
 FIRST = torch.tensor([0, 1, 2, 3])
@@ -41,6 +43,36 @@ class TestLandmarks:
         points = farthest_points(k[GROUPS], 4)
         assert sorted(GROUPS[points].tolist()) == [0, 1, 2, 3]
         assert farthest_points(k, 4).unique().numel() == 4
+
+    def test_guaranteed_tokens_come_first_and_excluded_ones_never(self):
+        _, k = queries_and_keys(30, 5)
+        plain = farthest_points(k, 30).tolist()
+        assert sorted(plain) == list(range(30))
+        sure = farthest_points(k, 6, guaranteed=(7, 3)).tolist()
+        assert sure[:2] == [7, 3]
+        barred = farthest_points(k, 27, excluded=plain[:3]).tolist()
+        assert sorted(barred + plain[:3]) == list(range(30))
+
+    def test_each_next_one_is_farthest_from_those_chosen(self):
+        _, k = queries_and_keys(20, 3)
+        chosen = farthest_points(k, 6, guaranteed=(4,)).tolist()
+        for i in range(1, 6):
+            nearest = torch.cdist(k, k[chosen[:i]]).amin(1)
+            assert int(nearest.argmax()) == chosen[i]
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"guaranteed": (0, 1, 2)}, "count must lie in 3..4"),
+            ({"excluded": (0, 1, 2)}, "count must lie in 1..1"),
+            ({"guaranteed": (0,), "excluded": (0,)}, "both guaranteed and excluded"),
+            ({"guaranteed": (4,)}, "guaranteed must be"),
+            ({"excluded": (-1,)}, "excluded must be"),
+        ],
+    )
+    def test_impossible_choices_are_refused(self, options, words):
+        with pytest.raises(ArgumentError, match=words):
+            farthest_points(torch.rand(4, 2), 2, **options)
 
     @pytest.mark.parametrize("count", [0, 5])
     def test_impossible_counts_are_refused(self, count):
@@ -109,60 +141,65 @@ class TestFastNystrom:
             small.to_dense()
 
 
-class TestMasking:
-    def test_silencing_one_sink_raises_the_other(self):
-        # Every row: 0.5 to sink 0, 0.3 to sink 1, 0.2 to the rest.
-        scores = torch.tensor([0.5, 0.3, 0.1, 0.1]).double().log()
-        q, k = torch.ones(4, 1).double(), scores[:, None]
-        chain = masked(AttentionTransition(q, k, scale=1.0), torch.tensor([0]))
-        expected = torch.tensor([0.0, 0.6, 0.2, 0.2]).double()
-        torch.testing.assert_close(chain.to_dense(), expected.expand(4, 4))
+class TestInAModel:
+    def tensors(self):
+        (q, k), (v, _) = queries_and_keys(2, 3, 9, 4), queries_and_keys(2, 3, 9, 5)
+        return q, k, v
 
-    @pytest.mark.parametrize("kind", ["none", "boolean", "additive"])
-    def test_masking_is_conditioning(self, kind):
-        q, k = queries_and_keys(2, 7, 3)
-        generator = torch.Generator().manual_seed(0)
-        masks = {
-            "none": None,
-            "boolean": torch.rand(7, 7, generator=generator) > 0.3,
-            "additive": torch.randn(7, generator=generator, dtype=torch.float64),
-        }
-        masks["boolean"][:, 5] = True
-        chain = AttentionTransition(q, k, mask=masks[kind])
-        matrix = chain.to_dense().clone()
-        matrix[..., [1, 4]] = 0
-        matrix /= matrix.sum(-1, keepdim=True)
-        found = masked(chain, torch.tensor([1, 4])).to_dense()
-        torch.testing.assert_close(found, matrix)
+    @pytest.mark.parametrize("scale", [None, 0.7])
+    def test_output_is_the_operator_times_the_values(self, scale):
+        q, k, v = self.tensors()
+        landmarks = torch.tensor([0, 4, 7])
+        operator = fast_nystrom(AttentionTransition(q, k, scale=scale), landmarks)
+        found = nystrom_attention(q, k, v, landmarks, scale=scale)
+        torch.testing.assert_close(found, operator.pull(v.mT).mT)
 
-    def test_sinking_loses_what_is_reported(self):
-        chain = noisy()
-        sunk = Sunk(chain, torch.tensor([2, 5]))
-        matrix = chain.to_dense().clone()
-        matrix[:, [2, 5]] = 0
-        v = torch.rand(80, dtype=torch.float64)
-        torch.testing.assert_close(sunk.push(v), v @ matrix)
-        torch.testing.assert_close(sunk.pull(v), matrix @ v)
-        torch.testing.assert_close(sunk.lost, 1 - matrix.sum(-1))
+    def test_each_picture_may_have_its_own_landmarks(self):
+        q, k, v = self.tensors()
+        rows = torch.tensor([[0, 4], [8, 1]])
+        found = nystrom_attention(q, k, v, rows)
+        for i, row in enumerate(rows):
+            alone = nystrom_attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], row)
+            torch.testing.assert_close(found[i : i + 1], alone)
 
-    def test_no_token_may_be_left_out_altogether(self):
-        with pytest.raises(ArgumentError, match="no token is left"):
-            masked(noisy(), torch.arange(80))
-        with pytest.raises(ArgumentError, match="tokens must be"):
-            Sunk(noisy(), torch.tensor([80]))
+    def test_what_does_not_fit_is_refused(self):
+        q, k, v = self.tensors()
+        with pytest.raises(ArgumentError, match="landmarks must be"):
+            nystrom_attention(q, k, v, torch.tensor([9]))
+        with pytest.raises(ShapeError, match="pictures, s"):
+            nystrom_attention(q, k, v, torch.zeros(3, 1, dtype=torch.long))
+        with pytest.raises(ArgumentError, match="iterations"):
+            nystrom_attention(q, k, v, torch.tensor([0]), iterations=0)
 
-    def test_massive_tokens_stand_above_the_largest_gap(self):
-        norms = torch.tensor([1.0, 1.5, 200.0, 1.2, 150.0, 2.0])
-        features = norms[:, None] * torch.nn.functional.normalize(torch.ones(6, 8))
-        assert massive_tokens(features).tolist() == [2, 4]
+    def test_all_tokens_as_landmarks_are_the_model_itself(self):
+        tiny = dinov2()
+        before = tiny.run().last_hidden_state
+        n = before.shape[1]
+        with fast_nystrom_layers(tiny.model, n, layers=[0, 1], iterations=40):
+            found = tiny.run().last_hidden_state
+        torch.testing.assert_close(found, before, atol=2e-3, rtol=2e-3)
+        with fast_nystrom_layers(tiny.model, 2, layers=[1]):
+            few = tiny.run().last_hidden_state
+        assert not torch.allclose(few, before, atol=2e-3, rtol=2e-3)
 
-    @pytest.mark.parametrize("features", [torch.ones(1, 3), torch.ones(4)])
-    def test_too_few_tokens_are_refused(self, features):
-        with pytest.raises(ShapeError, match="features"):
-            massive_tokens(features)
+    def test_landmarks_are_chosen_by_the_first_layer_in_every_run(self, monkeypatch):
+        tiny, seen = dinov2(), []
+        module = sys.modules[nystrom_attention.__module__]
 
-    def test_tokens_without_a_norm_are_refused(self):
-        with pytest.raises(NotStochasticError, match="norm zero"):
-            massive_tokens(torch.tensor([[0.0], [1.0]]))
-        with pytest.raises(NotStochasticError, match="features"):
-            massive_tokens(torch.tensor([[torch.nan], [1.0]]))
+        def watching(query, key, value, landmarks, **options):
+            seen.append((query, landmarks))
+            return nystrom_attention(query, key, value, landmarks, **options)
+
+        monkeypatch.setattr(module, "nystrom_attention", watching)
+        with fast_nystrom_layers(tiny.model, 5, layers=[0, 1]):
+            tiny.run()
+            tiny.model(pixel_values=-tiny.kwargs["pixel_values"])
+        first, second, third, fourth = seen
+        assert first[1] is second[1]
+        assert third[1] is fourth[1]
+        assert not torch.equal(first[1], third[1])
+        for (query, landmarks), picture in ((first, 0), (third, 1)):
+            features = query[picture].transpose(0, 1).flatten(1)
+            expected = farthest_points(features, 5, guaranteed=(0,))
+            assert torch.equal(landmarks[picture], expected)
+        assert not tiny.model._forward_pre_hooks

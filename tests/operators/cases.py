@@ -20,6 +20,7 @@ from attnchain.operators import (
     ColumnNormalized,
     Damped,
     DenseTransition,
+    Grouped,
     Lazy,
     Mixture,
     Permuted,
@@ -316,6 +317,34 @@ def reversed_in_time():
     pi = each(lambda p: reference.stationary(p)[None], twin)[..., 0, :]
     backwards = each(lambda p: reference.reversed_(p, reference.stationary(p)), twin)
     return Reversed(transition, torch.from_numpy(pi)), backwards
+
+
+def _inside(matrix, labels):
+    """Rows conditioned on steps inside the groups."""
+    kept = matrix * (labels[:, None] == labels)
+    return kept / kept.sum(-1, keepdims=True)
+
+
+@case
+def grouped_evenly():
+    transition, twin = attention(*queries_and_keys(6, 3), backend="tiled")
+    labels = torch.tensor([1, 0, 2, 1, 0, 2])
+    return Grouped(transition, labels), _inside(twin, labels.numpy())
+
+
+@case
+def grouped_unevenly():
+    transition, twin = attention_batched_stored()
+    labels = torch.tensor([0, 2, 0, 0, 1])
+    return Grouped(transition, labels), each(lambda p: _inside(p, labels.numpy()), twin)
+
+
+@case
+def grouped_for_each_chain():
+    transition, twin = attention_half()
+    labels = torch.tensor([[0, 0, 1, 1, 1, 0], [1, 1, 1, 0, 1, 1]])
+    pairs = zip(twin, labels.numpy(), strict=True)
+    return Grouped(transition, labels), np.stack([_inside(*pair) for pair in pairs])
 
 
 @case

@@ -4,6 +4,7 @@
 `CapturedAttention`: a sequence of `AttentionRecord` (or `DenseRecord`), each at an
 `AttentionSite` and with a `TokenGrid`. `attention_gradients` tells how a score depends
 on the probabilities. `TextTokens` finds the positions of a word.
+`replaced_attention` runs a model with other attention than its own.
 """
 
 from attnchain.capturing.backward import attention_gradients
@@ -16,6 +17,7 @@ from attnchain.capturing.prompts import TextTokens, prompt_tokens
 from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRecord
 from attnchain.capturing.result import CapturedAttention
 from attnchain.capturing.sites import AttentionSite, Numbers, Selection
+from attnchain.capturing.substitution import replaced_attention
 from attnchain.capturing.switches import fused_attention
 
 __all__ = [
@@ -37,4 +39,5 @@ __all__ = [
     "fused_attention",
     "picture_in_tiles",
     "prompt_tokens",
+    "replaced_attention",
 ]

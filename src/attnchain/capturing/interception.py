@@ -103,13 +103,13 @@ class Interception(TorchFunctionMode):
         Asked for weights, it multiplies queries and keys by hand; that product is
         seen instead, also by captures around this one.
         """
-        given = signature(_MULTI_HEAD).bind(*args, **kwargs).arguments
+        given = signature(MULTI_HEAD).bind(*args, **kwargs).arguments
         weighed = given.get("need_weights", True)
         token = WEIGHING_HEADS.set(given["num_heads"] if weighed else None)
         inside = INSIDE_MULTI_HEAD.set(True)
         try:
             with self:
-                return _MULTI_HEAD(*args, **kwargs)
+                return MULTI_HEAD(*args, **kwargs)
         finally:
             INSIDE_MULTI_HEAD.reset(inside)
             WEIGHING_HEADS.reset(token)
@@ -129,7 +129,7 @@ def _without_override(function: Callable) -> Callable:
     return copy
 
 
-_MULTI_HEAD = _without_override(functional.multi_head_attention_forward)
+MULTI_HEAD = _without_override(functional.multi_head_attention_forward)
 
 
 def _queries_keys_values(args: Any, kwargs: dict) -> tuple[Tensor, Tensor, Tensor]:

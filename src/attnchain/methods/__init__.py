@@ -3,12 +3,14 @@
 * `bayesian` (arXiv 2010.10604): `RandomTransition`, `BayesianAttention`: weights drawn.
 * `diffseg` (arXiv 2308.12469): `segment_regions` merges attention maps that are alike.
 * `diffcut` (arXiv 2406.02842): `recursive_cut`, normalised cuts while they are cheap.
-* `fast_nystrom` (arXiv 2507.16018): low-rank attention; massive tokens.
+* `fast_nystrom` (arXiv 2507.16018): low-rank attention, also in a running model.
 * `iseg` (arXiv 2409.03209): `refine_map`, bounces in thinned attention.
 * `m2n2` (arXiv 2411.10411): `segment_nearest`, clicks compete by their Markov maps.
+* `massive` (arXiv 2507.16018): massive tokens, and attention without them.
 * `ncut` (Shi and Malik, 2000): `normalised_cut`, a graph halved by an eigenvector.
 * `relevance` (arXiv 2308.10240, base 2103.15679): what a score owes to each token;
   `rollout`; two streams.
+* `sec` (arXiv 2405.13337): attention inside groups of equal size.
 * `tokencut` (arXiv 2202.11539): `token_cut`, one object by a normalised cut.
 
 `gated` is an experiment of ours. `attnchain.vision` does none of this by default.
@@ -25,10 +27,16 @@ from attnchain.methods.bayesian import (
 )
 from attnchain.methods.diffcut import recursive_cut
 from attnchain.methods.diffseg import Anchors, RegionSegmentation, segment_regions
-from attnchain.methods.fast_nystrom import fast_nystrom, massive_tokens
+from attnchain.methods.fast_nystrom import (
+    farthest_points,
+    fast_nystrom,
+    fast_nystrom_layers,
+    nystrom_attention,
+)
 from attnchain.methods.gated import gated
 from attnchain.methods.iseg import entropy_reduced, refine_map
 from attnchain.methods.m2n2 import segment_nearest
+from attnchain.methods.massive import massive_tokens
 from attnchain.methods.ncut import normalised_cut, similarity
 from attnchain.methods.relevance import (
     CrossRelevance,
@@ -38,6 +46,12 @@ from attnchain.methods.relevance import (
     rollout,
 )
 from attnchain.methods.residual_shares import residual_shares
+from attnchain.methods.sec import (
+    equitable_groups,
+    even_groups,
+    grouped_attention,
+    slow_groups,
+)
 from attnchain.methods.tokencut import strong_edges, token_cut
 
 __all__ = [
@@ -54,10 +68,16 @@ __all__ = [
     "WeibullWeights",
     "cross_relevance",
     "entropy_reduced",
+    "equitable_groups",
+    "even_groups",
+    "farthest_points",
     "fast_nystrom",
+    "fast_nystrom_layers",
     "gated",
+    "grouped_attention",
     "massive_tokens",
     "normalised_cut",
+    "nystrom_attention",
     "recursive_cut",
     "refine_map",
     "relevance",
@@ -66,6 +86,7 @@ __all__ = [
     "segment_nearest",
     "segment_regions",
     "similarity",
+    "slow_groups",
     "strong_edges",
     "token_cut",
 ]

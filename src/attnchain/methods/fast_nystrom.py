@@ -1,21 +1,23 @@
-"""Fast Nystrom attention, its landmarks, and massive tokens (arXiv 2507.16018).
+"""Fast Nystrom attention and its landmarks (arXiv 2507.16018).
 
-From the formulas of Lu, Liao, Wang, Yang, Shi. `fast_nystrom` is a low-rank stand-in
-that is not quite a chain, `farthest_points` chooses its landmarks. `massive_tokens`
-finds tokens by norm; `masked` takes attention to them away before the softmax, `Sunk`
-after it.
+From the formulas of Lu, Liao, Wang, Yang, Shi, *Artifacts and Attention Sinks*.
+`fast_nystrom` is a low-rank stand-in for a head that is not quite a chain,
+`nystrom_attention` its output, `fast_nystrom_layers` a model that runs with it.
+`farthest_points` chooses landmarks. The paper's massive tokens are in `massive`.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from attnchain.checks import check_count, check_finite, check_floating, check_whole
+from attnchain.capturing import replaced_attention
+from attnchain.checks import check_count, check_whole
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import (
-    AbstractTransition,
     AttentionTransition,
     announce_storage,
     full_precision,
@@ -158,143 +160,153 @@ def fast_nystrom(
     return FastNystrom(left, (q_chosen @ k.mT).softmax(-1))
 
 
+def nystrom_attention(
+    query: Float[Tensor, "*batch n d"],
+    key: Float[Tensor, "*batch n d"],
+    value: Float[Tensor, "*batch n e"],
+    landmarks: Int[Tensor, "..."],
+    *,
+    scale: float | None = None,
+    iterations: int = ITERATIONS,
+) -> Float[Tensor, "*batch n e"]:
+    r"""A head's output by Fast Nystrom attention: $C (A^+ (B V))$, O(n s).
+
+    The same operator as `fast_nystrom`, by two calls of fused attention and an inverse
+    of size s: neither C nor B is stored.
+
+    Args:
+        query: Queries of unmasked heads.
+        key: Their keys.
+        value: Their values.
+        landmarks: Distinct indices of the landmark tokens, `(s,)` for all heads or
+            `(pictures, s)` for the first batch dimension.
+        scale: Factor of the scores; by default `d ** -0.5`.
+        iterations: Newton-Schulz steps.
+
+    Returns:
+        What the model's attention would nearly return; differentiable.
+
+    Raises:
+        ArgumentError: Landmarks that are no tokens, or iterations below one.
+        ShapeError: Landmarks for another number of pictures.
+    """
+    check_whole(iterations, "iterations")
+    rows = landmarks if landmarks.ndim == 2 else landmarks[None]
+    if len(rows) not in (1, query.shape[0]) or query.ndim < 3:
+        have, want = tuple(landmarks.shape), tuple(query.shape)
+        raise ShapeError(f"landmarks {have} must be (s,) or (pictures, s) for {want}")
+    for row in rows:
+        kept_states(row, query.shape[-2], "landmarks")
+    places = rows.to(query.device).view(len(rows), *(1,) * (query.ndim - 3), -1, 1)
+    q, k = (x.take_along_dim(places, -2) for x in (query, key))
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    inverse = _newton((factor * q @ k.mT).softmax(-1), iterations)
+    fused = torch.nn.functional.scaled_dot_product_attention
+    return fused(query, k, inverse @ fused(q, key, value, scale=scale), scale=scale)
+
+
+@contextmanager
+def fast_nystrom_layers(
+    model: nn.Module,
+    count: int,
+    *,
+    layers: Collection[int],
+    guaranteed: Sequence[int] = (0,),
+    iterations: int = ITERATIONS,
+) -> Iterator[None]:
+    """Runs a model with Fast Nystrom attention in some of its layers.
+
+    As the authors do: at the first of these layers landmarks are the farthest points
+    of the queries (heads side by side), for each picture, and later layers take them
+    over.
+
+    Args:
+        model: A model of unmasked self-attention.
+        count: Number of landmarks s.
+        layers: Numbers of the calls of attention, counted from 0.
+        guaranteed: Tokens that are landmarks in any case: the class token.
+        iterations: Newton-Schulz steps.
+
+    Raises:
+        ArgumentError: Wrong landmarks or iterations, while the model runs.
+        CaptureError: As `replaced_attention` says.
+    """
+    chosen: list[Tensor] = []
+
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None
+    ) -> Tensor:
+        if not chosen:
+            features = query.detach().transpose(-3, -2).flatten(-2)
+            found = [farthest_points(x, count, guaranteed=guaranteed) for x in features]
+            chosen.append(torch.stack(found))
+        return nystrom_attention(
+            query, key, value, chosen[0], scale=scale, iterations=iterations
+        )
+
+    hook = model.register_forward_pre_hook(lambda *_: chosen.clear())
+    try:
+        with replaced_attention(model, attend, layers=layers):
+            yield
+    finally:
+        hook.remove()
+
+
 def farthest_points(
-    features: Float[Tensor, "n d"], count: int
+    features: Float[Tensor, "n d"],
+    count: int,
+    *,
+    guaranteed: Sequence[int] = (),
+    excluded: Sequence[int] = (),
 ) -> Int[Tensor, " count"]:
     """Landmarks far from each other: each next one farthest from those chosen.
 
     Args:
-        features: What distances are measured in, for example the keys of a head.
-        count: Number of landmarks, 1..n.
+        features: What distances are measured in, for example the queries of a layer.
+        count: Number of landmarks.
+        guaranteed: Tokens chosen before all others, such as the class token.
+        excluded: Tokens never chosen, such as massive ones.
 
     Returns:
-        Distinct indices; the first lies farthest from the mean.
+        Distinct indices: the guaranteed ones, then the others in the order they were
+        chosen. Without guaranteed ones the first lies farthest from the mean (the
+        authors draw it at random).
 
     Raises:
-        ArgumentError: The count is out of range.
+        ArgumentError: More landmarks than tokens not excluded, fewer than those
+            guaranteed, or a token both guaranteed and excluded, or none.
+
+    Example:
+        >>> import torch
+        >>> line = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
+        >>> farthest_points(line, 3, guaranteed=(1,))
+        tensor([1, 3, 2])
     """
     n = len(features)
-    check_count(count, "count", low=1, high=n, meaning="the number of states")
-    distance = (features - features.mean(0)).norm(dim=-1)
-    chosen = [int(distance.argmax())]
-    distance = torch.full_like(distance, torch.inf)
+    chosen, shut = (
+        _tokens(guaranteed, n, "guaranteed"),
+        _tokens(excluded, n, "excluded"),
+    )
+    if both := set(chosen) & set(shut):
+        raise ArgumentError(f"tokens {sorted(both)} are both guaranteed and excluded")
+    low, high = max(1, len(chosen)), n - len(shut)
+    check_count(count, "count", low=low, high=high, meaning="tokens guaranteed and n")
+    distance = torch.full_like(features[:, 0], torch.inf)
+    distance[shut] = -1
+    for token in chosen:
+        distance = torch.minimum(distance, (features - features[token]).norm(dim=-1))
+    spread = (features - features.mean(0)).norm(dim=-1)
     while len(chosen) < count:
+        distance[chosen] = -1
+        far = distance if chosen else torch.minimum(distance, spread)
+        chosen.append(int(far.argmax()))
         last = features[chosen[-1]]
         distance = torch.minimum(distance, (features - last).norm(dim=-1))
-        distance[chosen] = -1
-        chosen.append(int(distance.argmax()))
     return torch.tensor(chosen, device=features.device)
 
 
-def massive_tokens(features: Float[Tensor, "n d"]) -> Int[Tensor, " m"]:
-    """Tokens whose norm stands apart: those above the largest gap of log norms.
-
-    Args:
-        features: Token features of one layer, for example its input; no zero rows.
-
-    Returns:
-        Their indices, by decreasing norm. There is always a largest gap: look at how
-        many tokens lie above it before trusting it.
-
-    Raises:
-        ShapeError: Fewer than two tokens.
-        NotStochasticError: A row is zero or not finite.
-
-    Example:
-        >>> import torch
-        >>> massive_tokens(torch.tensor([[1.0], [90.0], [2.0], [100.0]]))
-        tensor([3, 1])
-    """
-    check_floating(features, "features")
-    if features.ndim != 2 or len(features) < 2:
-        message = f"features must be (n, d), n >= 2, but are {tuple(features.shape)}"
-        raise ShapeError(message)
-    check_finite(features, "features")
-    norms = features.double().norm(dim=-1)
-    if bool((norms == 0).any()):
-        message = f"token {int(norms.argmin())} has norm zero, whose logarithm has none"
-        raise NotStochasticError(message)
-    sizes, order = norms.log().sort(descending=True, stable=True)
-    return order[: 1 + int((sizes[:-1] - sizes[1:]).argmax())]
-
-
-def masked(chain: AttentionTransition, tokens: Tensor) -> AttentionTransition:
-    """The chain that never enters some tokens: their scores are -inf.
-
-    Rows are renormalised over the other keys, their own included, so the tokens
-    become transient: they can be left, not entered. `restrict` drops them instead.
-
-    Args:
-        chain: Heads over attention.
-        tokens: Indices or mask of the tokens.
-
-    Returns:
-        A chain over the same states; the same as conditioning each step on not
-        entering the tokens.
-
-    Raises:
-        ArgumentError: The tokens are no states, or all of them.
-    """
-    shut = kept_states(tokens, chain.n_states, "tokens")
-    if len(shut) == chain.n_states:
-        raise ArgumentError("no token is left to step to; keep at least one open")
-    allowed = torch.ones(1, chain.n_states, dtype=torch.bool, device=chain.device)
-    allowed[0, shut.to(chain.device)] = False
-    mask = chain.mask
-    if mask is None:
-        mask = allowed
-    elif mask.dtype == torch.bool:
-        mask = mask & allowed
-    else:
-        mask = mask.masked_fill(~allowed, -torch.inf)
-    return replace(chain, mask=mask)
-
-
-@dataclass(frozen=True, eq=False)
-class Sunk:
-    """A chain killed on entering some tokens: their probabilities become zero.
-
-    The variant after the softmax: rows are not renormalised, so mass is lost and this
-    is no `AbstractTransition`. `lost` says how much.
-
-    Args:
-        base: The chain.
-        tokens: Indices or mask of the tokens.
-
-    Attributes:
-        lost: Probability of entering one of the tokens in one step, `(*batch, n)`.
-
-    Raises:
-        ArgumentError: The tokens are no states.
-
-    Example:
-        >>> import torch
-        >>> from attnchain import as_transition
-        >>> chain = as_transition(torch.tensor([[0.75, 0.25], [0.5, 0.5]]))
-        >>> Sunk(chain, torch.tensor([1])).push(torch.tensor([1.0, 0.0]))
-        tensor([0.7500, 0.0000])
-    """
-
-    base: AbstractTransition
-    tokens: Tensor
-    lost: Float[Tensor, "*batch n"] = field(init=False)
-
-    def __post_init__(self) -> None:
-        tokens = kept_states(self.tokens, self.base.n_states, "tokens").to(
-            self.base.device
-        )
-        object.__setattr__(self, "tokens", tokens)
-        entered = torch.zeros(self.base.n_states, dtype=self.base.dtype)
-        entered[tokens.cpu()] = 1
-        object.__setattr__(self, "lost", self.base.pull(entered))
-
-    def push(self, vector: Tensor) -> Tensor:
-        """One step of what is still alive; the shapes of `AbstractTransition.push`."""
-        return self.base.push(vector).index_fill(-1, self.tokens, 0)
-
-    def pull(self, observable: Tensor) -> Tensor:
-        """Expected value after a step, zero for what was killed."""
-        return self.base.pull(observable.index_fill(-1, self.tokens, 0))
+def _tokens(given: Sequence[int], n: int, name: str) -> list[int]:
+    return kept_states(list(given), n, name).tolist() if len(given) else []
 
 
 def _newton(core: Tensor, iterations: int) -> Tensor:

@@ -3,7 +3,7 @@
 Leaves: `DenseTransition` stores its matrix, `AttentionTransition` reads it from
 queries and keys; `Stacked` puts single chains together, as texts of different lengths.
 Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chains: `Restricted`,
-`ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`. Ways in and
+`ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`, `Grouped`. Ways in and
 out: `as_transition`, `normalize_rows`, `to_scipy`.
 """
 
@@ -12,6 +12,7 @@ from attnchain.operators.attention import AttentionTransition
 from attnchain.operators.base import AbstractTransition, check_transition
 from attnchain.operators.damped import Damped
 from attnchain.operators.dense import DenseTransition
+from attnchain.operators.grouped import Grouped, Seating, kept_mass
 from attnchain.operators.indexing import kept_states
 from attnchain.operators.interop import (
     as_transition,
@@ -33,6 +34,7 @@ __all__ = [
     "ColumnNormalized",
     "Damped",
     "DenseTransition",
+    "Grouped",
     "Lazy",
     "Mixture",
     "Permuted",
@@ -40,6 +42,7 @@ __all__ = [
     "Product",
     "Restricted",
     "Reversed",
+    "Seating",
     "Side",
     "Stacked",
     "announce_storage",
@@ -48,6 +51,7 @@ __all__ = [
     "fits_budget",
     "forward_backward",
     "full_precision",
+    "kept_mass",
     "kept_states",
     "normalize_rows",
     "stored",
