@@ -17,9 +17,9 @@ NAMES = {
         token_rank
     """,
     "attnchain.operators": """
-        AbstractTransition AttentionTransition ColumnNormalized Damped DenseTransition
-        Grouped Lazy Mixture Permuted Power Product Restricted Reversed Seating Side
-        Stacked announce_storage as_transition check_transition fits_budget
+        AbstractTransition AttentionTransition ColumnNormalized Conditioned Damped
+        DenseTransition Grouped Lazy Mixture Permuted Power Product Restricted Reversed
+        Seating Side Stacked announce_storage as_transition check_transition fits_budget
         forward_backward full_precision kept_mass kept_states normalize_rows stored
         to_scipy
     """,
@@ -51,13 +51,13 @@ NAMES = {
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        AbstractWeights Anchors BayesianAttention CrossRelevance DirichletWeights
-        Draws LogNormalWeights RandomTransition RegionSegmentation Relevance
-        WeibullWeights cross_relevance entropy_reduced equitable_groups even_groups
-        farthest_points fast_nystrom fast_nystrom_layers gated grouped_attention
-        massive_tokens normalised_cut nystrom_attention recursive_cut refine_map
-        relevance residual_shares rollout segment_nearest segment_regions similarity
-        slow_groups strong_edges token_cut
+        AbstractWeights Anchors BayesianAttention CrossRelevance DirichletWeights Draws
+        LogNormalWeights RandomTransition RegionSegmentation Relevance WeibullWeights
+        context_conditioned cross_relevance entropy_reduced equitable_groups even_groups
+        farthest_points fast_nystrom fast_nystrom_layers fit_prompts fit_trajectory
+        gated grouped_attention massive_tokens normalised_cut nystrom_attention
+        recursive_cut refine_map relevance residual_shares rollout segment_nearest
+        segment_regions similarity slow_groups strong_edges token_cut
     """,
     "attnchain.nested": """
         ConceptEncoder NestedConfig NestedTokens TrainingSettings concept_mask

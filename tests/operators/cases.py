@@ -18,6 +18,7 @@ from tests.operators.builders import (
 from attnchain import reference
 from attnchain.operators import (
     ColumnNormalized,
+    Conditioned,
     Damped,
     DenseTransition,
     Grouped,
@@ -294,6 +295,25 @@ def restricted_by_indices_in_another_order():
     transition, twin = attention_tiled()
     keep = torch.tensor([5, 0, 3])
     return Restricted(transition, keep), reference.restricted(twin, keep.numpy())
+
+
+@case
+def conditioned_on_what_a_prompt_offers():
+    transition, twin = attention_batched_tiled()
+    shares = torch.tensor([0.5, 0.0, 0.25, 0.25, 0.0], dtype=torch.float64)
+    return Conditioned(transition, shares), each(
+        lambda p: reference.conditioned(p, shares), twin
+    )
+
+
+@case
+def conditioned_on_a_prompt_for_each_chain():
+    transition, twin = dense_batched()
+    shares = random_rows(2, 3, 4, seed=1)
+    weighed = twin * shares[..., None, :]
+    return Conditioned(transition, torch.from_numpy(shares)), each(
+        reference.normalize_rows, weighed
+    )
 
 
 @case

@@ -7,6 +7,7 @@ from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
 from attnchain.operators import (
     AttentionTransition,
     ColumnNormalized,
+    Conditioned,
     Damped,
     DenseTransition,
     Lazy,
@@ -72,6 +73,20 @@ def test_a_column_too_small_for_single_precision_is_refused_not_a_nan():
     torch.testing.assert_close(found, torch.full((3,), 1 / 3).double())
 
 
+def test_conditioning_needs_a_distribution_that_every_state_steps_into(chain):
+    with pytest.raises(NotStochasticError, match="frequencies must be a distribution"):
+        Conditioned(chain, torch.tensor([0.5, 0.5, 0.5]))
+    with pytest.raises(ShapeError, match="frequencies"):
+        Conditioned(chain, torch.tensor([0.5, 0.5]))
+    with pytest.raises(ShapeError, match="does not fit"):
+        Conditioned(chain, torch.full((2, 3), 1 / 3))
+    identity = DenseTransition(torch.eye(3))
+    missing = Conditioned(identity, torch.tensor([0.5, 0.5, 0.0]))
+    for ask in (lambda: missing.push(torch.ones(3)), missing.to_dense):
+        with pytest.raises(NotStochasticError, match=r"state 2 .*Restricted"):
+            ask()
+
+
 def test_reversal_needs_a_positive_distribution(chain):
     with pytest.raises(NotStochasticError, match="zeros"):
         Reversed(chain, torch.tensor([0.0, 1.0, 0.0]))
@@ -105,6 +120,7 @@ COMBINE = {
     "Damped": Damped,
     "Restricted": lambda p: Restricted(p, [0]),
     "ColumnNormalized": ColumnNormalized,
+    "Conditioned": lambda p: Conditioned(p, torch.tensor([0.5, 0.5])),
     "Reversed": lambda p: Reversed(p, torch.tensor([0.5, 0.5])),
     "Lazy": Lazy,
     "Permuted": lambda p: Permuted(p, [1, 0]),

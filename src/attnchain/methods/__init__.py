@@ -1,6 +1,7 @@
 """Methods of other papers, one file for each, read as operations on chains.
 
 * `bayesian` (arXiv 2010.10604): `RandomTransition`, `BayesianAttention`: weights drawn.
+* `ccmc` (arXiv 2402.13512): `context_conditioned`, attention as a chain over tokens.
 * `diffseg` (arXiv 2308.12469): `segment_regions` merges attention maps that are alike.
 * `diffcut` (arXiv 2406.02842): `recursive_cut`, normalised cuts while they are cheap.
 * `fast_nystrom` (arXiv 2507.16018): low-rank attention, also in a running model.
@@ -25,6 +26,7 @@ from attnchain.methods.bayesian import (
     RandomTransition,
     WeibullWeights,
 )
+from attnchain.methods.ccmc import context_conditioned, fit_prompts, fit_trajectory
 from attnchain.methods.diffcut import recursive_cut
 from attnchain.methods.diffseg import Anchors, RegionSegmentation, segment_regions
 from attnchain.methods.fast_nystrom import (
@@ -66,6 +68,7 @@ __all__ = [
     "RegionSegmentation",
     "Relevance",
     "WeibullWeights",
+    "context_conditioned",
     "cross_relevance",
     "entropy_reduced",
     "equitable_groups",
@@ -73,6 +76,8 @@ __all__ = [
     "farthest_points",
     "fast_nystrom",
     "fast_nystrom_layers",
+    "fit_prompts",
+    "fit_trajectory",
     "gated",
     "grouped_attention",
     "massive_tokens",

@@ -3,8 +3,8 @@
 Leaves: `DenseTransition` stores its matrix, `AttentionTransition` reads it from
 queries and keys; `Stacked` puts single chains together, as texts of different lengths.
 Algebra: `Mixture`, `Product`, `Power`, `Damped`. Derived chains: `Restricted`,
-`ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`, `Grouped`. Ways in and
-out: `as_transition`, `normalize_rows`, `to_scipy`.
+`Conditioned`, `ColumnNormalized`, `Reversed`, `Lazy`, `Permuted`, `Grouped`. Ways in
+and out: `as_transition`, `normalize_rows`, `to_scipy`.
 """
 
 from attnchain.operators.algebra import Mixture, Power, Product
@@ -24,7 +24,12 @@ from attnchain.operators.kernels.prepared import Side
 from attnchain.operators.memory import announce_storage, fits_budget
 from attnchain.operators.precision import full_precision
 from attnchain.operators.reversible import forward_backward
-from attnchain.operators.reweighted import ColumnNormalized, Restricted, Reversed
+from attnchain.operators.reweighted import (
+    ColumnNormalized,
+    Conditioned,
+    Restricted,
+    Reversed,
+)
 from attnchain.operators.stacked import Stacked
 from attnchain.operators.transform import Lazy, Permuted
 
@@ -32,6 +37,7 @@ __all__ = [
     "AbstractTransition",
     "AttentionTransition",
     "ColumnNormalized",
+    "Conditioned",
     "Damped",
     "DenseTransition",
     "Grouped",

@@ -1,4 +1,4 @@
-"""Chains whose rows are weighed anew: on fewer states, against attention, backwards."""
+"""Chains whose rows are weighed anew: on fewer or offered states, or backwards."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +25,27 @@ class Reweighted(AbstractDerived):
     def row_error(self) -> float:
         """Twice the base's own, and that of one more product."""
         return self.base.row_error + super().row_error
+
+
+def _masses(given: Tensor, base: AbstractTransition, name: str) -> Tensor:
+    """A distribution for all chains or one for each, in float64."""
+    check_distribution(given, base.n_states, name)
+    if given.shape[:-1] not in (torch.Size(), base.batch_shape):
+        message = f"{name} of shape {tuple(given.shape)} does not fit {base!r}"
+        raise ShapeError(message)
+    return unit_mass(given.to(base.device))
+
+
+def _vanishing(masses: Tensor) -> int | None:
+    """A state whose mass is zero in its precision, or none."""
+    bad = ~(masses >= torch.finfo(masses.dtype).tiny)
+    return int(torch.nonzero(bad)[0, -1]) if bool(bad.any()) else None
+
+
+def _of_part(values: Tensor, chain: AbstractTransition, index: BatchIndex) -> Tensor:
+    """Values of the states of all chains, or each, as those of some of them."""
+    whole = values.expand(*chain.batch_shape, chain.n_states)
+    return batch_select(whole, index, 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,9 +102,8 @@ class Restricted(Reweighted):
         return self._checked(self.base.pull(indicator)[..., self.keep])
 
     def _checked(self, mass: Tensor) -> Tensor:
-        bad = ~(mass >= torch.finfo(self.dtype).tiny)
-        if bool(bad.any()):
-            state = int(self.keep[torch.nonzero(bad)[0, -1]])
+        if (place := _vanishing(mass)) is not None:
+            state = int(self.keep[place])
             message = f"state {state} never steps to a kept state; drop it as well"
             raise NotStochasticError(message)
         return mass
@@ -114,6 +134,88 @@ class Restricted(Reweighted):
     def _select(self, index: BatchIndex) -> "Restricted":
         part = self._unchecked(base=self.base[index], keep=self.keep)
         Restricted.row_mass.pass_on(self, part, index)
+        return part
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conditioned(Reweighted):
+    r"""The chain whose steps count by how often each state is offered.
+
+    $R_{ij} = m_j P_{ij} / \sum_l m_l P_{il}$: P is the preference for a state, m the
+    share of the offer it has. States with m = 0 are never entered.
+
+    Args:
+        base: The chain P.
+        frequencies: m, `(n,)` or `(*batch, n)`: a distribution. Kept in float64,
+            divided by its sum.
+
+    Raises:
+        ShapeError: m has another shape.
+        NotStochasticError: m is not a distribution, or a state never steps to any
+            state that is offered (raised by the first product).
+
+    Example:
+        >>> import torch
+        >>> from attnchain import as_transition
+        >>> chain = as_transition(torch.tensor([[0.5, 0.3, 0.2]]).expand(3, 3))
+        >>> Conditioned(chain, torch.tensor([0.0, 0.5, 0.5])).to_dense()[0]
+        tensor([0.0000, 0.6000, 0.4000])
+    """
+
+    base: AbstractTransition
+    frequencies: Float[Tensor, "*batch n"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shares = _masses(self.frequencies, self.base, "frequencies")
+        object.__setattr__(self, "frequencies", shares)
+
+    @classmethod
+    def _of_stacked(cls, stacked: "Stacked", frequencies: Tensor) -> AbstractTransition:
+        return stacked.each(cls, frequencies)
+
+    @property
+    def shares(self) -> Float[Tensor, "*batch n"]:
+        """The frequencies in the precision of the products."""
+        return self.frequencies.to(self.dtype)
+
+    @Derived
+    def row_mass(self) -> Float[Tensor, "*batch n"]:
+        """What every row is divided by."""
+        return self._checked(self.base.pull(self.shares))
+
+    def _checked(self, mass: Tensor) -> Tensor:
+        if (state := _vanishing(mass)) is not None:
+            message = (
+                f"state {state} never steps to a state whose frequency is above zero "
+                f"(in {self.dtype}); give such a state some of it, or drop this one "
+                "with Restricted first"
+            )
+            raise NotStochasticError(message)
+        return mass
+
+    def to(self, target: Target) -> "Conditioned":
+        base = self.base.to(target)
+        return self._unchecked(base=base, frequencies=self.frequencies.to(base.device))
+
+    @full_precision
+    def to_dense(self) -> Float[Tensor, "*batch n n"]:
+        """The matrices with columns weighed and rows renormalised."""
+        weighed = self.base.to_dense() * self.shares[..., None, :]
+        return weighed / self._checked(weighed.sum(-1))[..., None]
+
+    def _push(self, vectors: Tensor) -> Tensor:
+        pushed = self.base.push(vectors / self.row_mass[..., None, :])
+        return pushed * self.shares[..., None, :]
+
+    def _pull(self, observables: Tensor) -> Tensor:
+        pulled = self.base.pull(observables * self.shares[..., None, :])
+        return pulled / self.row_mass[..., None, :]
+
+    def _select(self, index: BatchIndex) -> "Conditioned":
+        shares = _of_part(self.frequencies, self, index)
+        part = self._unchecked(base=self.base[index], frequencies=shares)
+        Conditioned.row_mass.pass_on(self, part, index)
         return part
 
 
@@ -151,9 +253,7 @@ class ColumnNormalized(Reweighted):
         return self._checked(self.base.push(ones))
 
     def _checked(self, sums: Tensor) -> Tensor:
-        bad = ~(sums >= torch.finfo(self.dtype).tiny)
-        if bool(bad.any()):
-            state = int(torch.nonzero(bad)[0, -1])
+        if (state := _vanishing(sums)) is not None:
             message = (
                 f"nothing ever steps to state {state}: its column cannot be "
                 "normalised. Damp the chain first, or drop the state with Restricted"
@@ -206,14 +306,7 @@ class Reversed(Reweighted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_distribution(self.stationary, self.base.n_states, "stationary")
-        if self.stationary.shape[:-1] not in (torch.Size(), self.base.batch_shape):
-            message = (
-                f"stationary of shape {tuple(self.stationary.shape)} does not fit "
-                f"{self.base!r}"
-            )
-            raise ShapeError(message)
-        pi = unit_mass(self.stationary.to(self.base.device))
+        pi = _masses(self.stationary, self.base, "stationary")
         object.__setattr__(self, "stationary", pi)
         residual = float((self.entered - self.pi).detach().abs().sum(-1).max())
         if residual > 1e-3:
@@ -264,8 +357,7 @@ class Reversed(Reweighted):
         return pushed / self.entered[..., None, :]
 
     def _select(self, index: BatchIndex) -> "Reversed":
-        pi = self.stationary.expand(*self.batch_shape, self.n_states)
-        pi = batch_select(pi, index, 1)
+        pi = _of_part(self.stationary, self, index)
         part = self._unchecked(base=self.base[index], stationary=pi)
         Reversed.entered.pass_on(self, part, index)
         return part

@@ -5,7 +5,8 @@ where a formula exists, no speed. What the fast layers compute is defined by the
 functions, and the tests compare the two. Nothing in the package imports this one.
 
 * matrices: `attention`, `normalize_rows`, `push`, `pull`, `mixture`, `product`,
-  `power`, `damped`, `restricted`, `column_normalized`, `reversed_`, `lazy`, `permuted`
+  `power`, `damped`, `restricted`, `conditioned`, `column_normalized`, `reversed_`,
+  `lazy`, `permuted`
 * classes of states: `communicating_classes`, `closed_classes`, `is_irreducible`
 * limits: `propagate`, `stationary_distributions`, `stationary`, `token_rank`,
   `detailed_balance_error`, `is_reversible`
@@ -30,6 +31,7 @@ from attnchain.reference.limits import (
 from attnchain.reference.matrices import (
     attention,
     column_normalized,
+    conditioned,
     damped,
     lazy,
     mixture,
@@ -65,6 +67,7 @@ __all__ = [
     "closed_classes",
     "column_normalized",
     "communicating_classes",
+    "conditioned",
     "damped",
     "detailed_balance_error",
     "eigenvalues",

@@ -168,6 +168,24 @@ def restricted(matrix: Array, keep: npt.ArrayLike) -> Array:
     return normalize_rows(matrix[np.ix_(states, states)])
 
 
+def conditioned(matrix: Array, frequencies: npt.ArrayLike) -> Array:
+    """Weigh every step by how often its state is offered, and share the row anew.
+
+    `R[i, j] = m[j] P[i, j] / sum_l m[l] P[i, l]`.
+
+    Args:
+        matrix: `(n, n)`.
+        frequencies: m, `(n,)`, >= 0.
+
+    Example:
+        >>> conditioned(np.array([[.5, .25, .25], [.2, .6, .2], [1., 0, 0]]), [1, 1, 0])
+        array([[0.66666667, 0.33333333, 0.        ],
+               [0.25      , 0.75      , 0.        ],
+               [1.        , 0.        , 0.        ]])
+    """
+    return normalize_rows(matrix * np.asarray(frequencies))
+
+
 def column_normalized(matrix: Array) -> Array:
     """Chain that steps from a key to the queries that look at it.
 
