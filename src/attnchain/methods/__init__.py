@@ -11,6 +11,8 @@
 * `ncut` (Shi and Malik, 2000): `normalised_cut`, a graph halved by an eigenvector.
 * `relevance` (arXiv 2308.10240, base 2103.15679): what a score owes to each token;
   `rollout`; two streams.
+* `reverse_probing` (arXiv 2209.03268): `reverse_probe`, bits that labels tell about
+  states; `ablate`.
 * `sec` (arXiv 2405.13337): attention inside groups of equal size.
 * `tokencut` (arXiv 2202.11539): `token_cut`, one object by a normalised cut.
 
@@ -48,6 +50,7 @@ from attnchain.methods.relevance import (
     rollout,
 )
 from attnchain.methods.residual_shares import residual_shares
+from attnchain.methods.reverse_probing import ReverseProbe, ablate, reverse_probe
 from attnchain.methods.sec import (
     equitable_groups,
     even_groups,
@@ -67,7 +70,9 @@ __all__ = [
     "RandomTransition",
     "RegionSegmentation",
     "Relevance",
+    "ReverseProbe",
     "WeibullWeights",
+    "ablate",
     "context_conditioned",
     "cross_relevance",
     "entropy_reduced",
@@ -87,6 +92,7 @@ __all__ = [
     "refine_map",
     "relevance",
     "residual_shares",
+    "reverse_probe",
     "rollout",
     "segment_nearest",
     "segment_regions",
