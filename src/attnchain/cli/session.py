@@ -122,10 +122,10 @@ def working(what: str, *, quiet: bool) -> Iterator[None]:
 
 def load_model(name: str, *, quiet: bool) -> "LoadedModel":
     """The model of a command, with word that its first loading takes a while."""
-    from attnchain.models import load
+    from attnchain.models import LoadedModel, load, of_kind
 
     with working("loading the model (the first time it is fetched)", quiet=quiet):
-        return load(name)
+        return of_kind(load(name), LoadedModel)
 
 
 def report(payload: dict[str, Any], lines: list[str], *, as_json: bool) -> None:

@@ -1,17 +1,24 @@
-"""Vision transformers by name, and pictures as their pixels.
+"""Models by name, and pictures as their pixels.
 
-load: a model with its preprocessing and token layout.
-LoadedModel: what `load` returns.
+load: a model with what turns its input into tensors.
+of_kind: what `load` returned, of one kind or an error.
+LoadedModel: for pictures, what `load` returns, with its token layout.
+LoadedText: for text, with its tokenizer.
+LoadedSpeech: for sound, likewise.
 read_picture: a picture file as RGB, upright, or one clear line of error.
 """
 
 from attnchain.models.loaded import LoadedModel
-from attnchain.models.loading import load
+from attnchain.models.loaded_text import LoadedSpeech, LoadedText
+from attnchain.models.loading import load, of_kind
 from attnchain.models.pictures import read_picture, to_rgb
 
 __all__ = [
     "LoadedModel",
+    "LoadedSpeech",
+    "LoadedText",
     "load",
+    "of_kind",
     "read_picture",
     "to_rgb",
 ]

