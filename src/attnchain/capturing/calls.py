@@ -1,7 +1,7 @@
 """What is running: modules with their arguments, and one call of fused attention."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
@@ -185,6 +185,33 @@ class AttentionCall:
     def lengths(self) -> tuple[int, int]:
         """Numbers of queries and keys."""
         return self.q.shape[2], self.k.shape[2]
+
+
+def told_tokens(
+    stack: Sequence[RunningModule], pictures: int, n_tokens: int
+) -> Tensor | None:
+    """Which tokens are no padding, by the `attention_mask` that a module was given.
+
+    Outside a decoder that looks at another sequence, the mask may be of that sequence.
+
+    Args:
+        stack: The running modules, outermost first.
+        pictures: Size of the batch.
+        n_tokens: Length of the sequence.
+
+    Returns:
+        A boolean mask `(pictures, n_tokens)`, or None where none was given.
+    """
+    decodes = False
+    for running in reversed(stack):
+        looks = running.gives_another_sequence()
+        if decodes and not looks:
+            return None
+        decodes = decodes or looks
+        mask = running.tensor("attention_mask")
+        if mask is not None and mask.shape == (pictures, n_tokens):
+            return mask != 0
+    return None
 
 
 def heads_last(tensor: Tensor, heads: int | None) -> Tensor:

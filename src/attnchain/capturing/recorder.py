@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attnchain.capturing.backward import Trace
 from attnchain.capturing.by_hand import Softmaxes
-from attnchain.capturing.calls import AttentionCall, RunningModule
+from attnchain.capturing.calls import AttentionCall, RunningModule, told_tokens
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.layouts import find_layout
 from attnchain.capturing.pipelines import Denoising, Part
@@ -146,13 +146,16 @@ class Recorder:
         if layout.is_joint:
             kind = "joint"
         site = self._site(kind)
-        pictures = len(seen) if isinstance(seen, Tensor) else seen.q.shape[0]
+        by_hand = isinstance(seen, Tensor)
+        pictures = len(seen) if by_hand else seen.q.shape[0]
+        told = told_tokens(self.running, pictures, lengths[1]) if by_hand else None
         for branch, part in self._parts(pictures):
             place = replace(site, branch=branch)
             if self.recording.wants(place, layout):
-                chosen = seen[part] if isinstance(seen, Tensor) else seen.part(part)
+                chosen = seen[part] if by_hand else seen.part(part)
+                tokens = None if told is None else told[part]
                 own = None if trace is None else replace(trace, part=part)
-                self.recording.keep(place, chosen, layout, own)
+                self.recording.keep(place, chosen, layout, tokens, own)
                 if own is not None and own.tensor is None:
                     self._untold.append(own)
 

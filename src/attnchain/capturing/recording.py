@@ -46,9 +46,16 @@ class Recording:
         site: AttentionSite,
         seen: AttentionCall | Tensor,
         layout: Layout,
+        tokens: Tensor | None = None,
         trace: Trace | None = None,
     ) -> None:
         """Copies a call, or a matrix that was computed by hand, if it is chosen.
+
+        Args:
+            site: Its place.
+            seen: The call, or the matrix.
+            layout: Its token grids.
+            tokens: Which tokens of the matrix the model was told are no padding.
 
         Raises:
             CaptureBudgetError: It does not fit into the budget.
@@ -68,7 +75,7 @@ class Recording:
             )
             raise CaptureBudgetError(message)
         self._held += nbytes
-        record = self._copier.record(site, seen, layout)
+        record = self._copier.record(site, seen, layout, tokens)
         self.records.append(replace(record, trace=trace))
 
     def close(self) -> None:
@@ -110,7 +117,11 @@ class Copier:
         return matrices * n_queries * seen.k.shape[2] * width
 
     def record(
-        self, site: AttentionSite, seen: AttentionCall | Tensor, layout: Layout
+        self,
+        site: AttentionSite,
+        seen: AttentionCall | Tensor,
+        layout: Layout,
+        tokens: Tensor | None = None,
     ) -> AbstractRecord:
         """Returns a record of the call in the form asked for."""
         if isinstance(seen, Tensor):
@@ -118,7 +129,9 @@ class Copier:
             matrix = (
                 seen.mean(1, keepdim=True, dtype=wide) if self.keep == "mean" else seen
             )
-            return DenseRecord(site, self._copy(matrix).to(wide), layout=layout)
+            tokens = None if tokens is None else self._copy(tokens)
+            dense = self._copy(matrix).to(wide)
+            return DenseRecord(site, dense, layout=layout, tokens=tokens)
         if self.keep == "qk":
             return AttentionRecord(
                 site,
@@ -129,17 +142,22 @@ class Copier:
                 causal=seen.causal,
                 layout=layout,
             )
-        matrix = torch.as_tensor(self._matrix(site, seen), device=self.device)
-        return DenseRecord(site, matrix, causal=seen.causal, layout=layout)
-
-    def _matrix(self, site: AttentionSite, seen: AttentionCall) -> Tensor:
-        """The matrices of all heads, or their mean."""
         whole = AttentionRecord(
             site, seen.q, seen.k, scale=seen.scale, mask=seen.mask, causal=seen.causal
         )
+        return DenseRecord(
+            site,
+            torch.as_tensor(self._matrix(whole), device=self.device),
+            causal=seen.causal,
+            layout=layout,
+            tokens=torch.as_tensor(whole.live, device=self.device),
+        )
+
+    def _matrix(self, whole: AttentionRecord) -> Tensor:
+        """The matrices of all heads, or their mean."""
         if self.keep == "dense":
             return whole.probabilities()
-        heads = range(seen.q.shape[1])
+        heads = range(whole.shape[1])
         total = sum(
             (whole.probabilities([head]) for head in heads[1:]),
             start=whole.probabilities([0]),

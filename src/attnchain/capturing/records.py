@@ -26,6 +26,10 @@ AXES = ("input", "head")
 Heads = int | Sequence[int] | None
 LARGEST_LOSS = 0.02
 """Rows computed in half precision are off by less."""
+SMALLEST_LOOK = 1e-6
+"""Attention to masked keys is less, whatever number stands for the mask."""
+HIDDEN = -9_000
+"""Masks add the smallest number there is, or -10,000; biases of position add more."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,6 +118,13 @@ class AbstractRecord(ABC):
                 f"{chosen.dtype} {tuple(chosen.shape)}"
             )
             raise ShapeError(message)
+        if not bool(chosen.any(-1).all()):
+            picture = int(chosen.any(-1).int().argmin())
+            message = (
+                f"input {picture} of the batch is left no token at {self.site}: all "
+                f"are masked; leave it out of the batch, or give tokens=..."
+            )
+            raise ArgumentError(message)
         return tuple(
             self._chain_of(picture, heads, mask.to(self.tensors[0].device))
             for picture, mask in enumerate(chosen)
@@ -217,9 +228,12 @@ class DenseRecord(AbstractRecord):
 
     Attributes:
         matrix: Probabilities `(pictures, heads, n, m)`; the mean over heads has one.
+        tokens: Keys that are no padding, by the mask that the model was given; None
+            where it was given none.
     """
 
     matrix: Float[Tensor, "pictures heads n m"]
+    tokens: Bool[Tensor, "pictures m"] | None = field(default=None, kw_only=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -234,10 +248,19 @@ class DenseRecord(AbstractRecord):
 
     @property
     def live(self) -> Bool[Tensor, "pictures m"]:
+        if self.tokens is not None and self._looks_at(self.tokens):
+            return self.tokens
         seen = (self.matrix > 0).any(1)
         if self.shape[-1] == self.shape[-2]:
             seen = seen & ~_fully_masked(self.matrix, seen)[..., None]
         return seen.any(1)
+
+    def _looks_at(self, tokens: Tensor) -> bool:
+        """Whether these tokens look at none but each other: a mask of this sequence."""
+        if self.shape[-1] != self.shape[-2]:
+            return True
+        outside = tokens[:, None, :, None] & ~tokens[:, None, None, :]
+        return not bool((self.matrix > SMALLEST_LOOK).logical_and(outside).any())
 
     def _chain_of(
         self, picture: int, heads: Heads, tokens: Tensor
@@ -311,7 +334,7 @@ class AttentionRecord(AbstractRecord):
             return torch.ones(shape, dtype=torch.bool, device=self.q.device)
         seen = self.mask
         if seen.dtype != torch.bool:
-            seen = seen > torch.finfo(seen.dtype).min / 2
+            seen = seen > HIDDEN
         return seen.any(dim=(1, 2)).expand(n_pictures, n_keys)
 
     def _chain_of(
