@@ -10,11 +10,12 @@ on the probabilities. `TextTokens` finds the positions of a word.
 from attnchain.capturing.backward import attention_gradients
 from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.capture import capture
+from attnchain.capturing.dense_records import DenseRecord
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.picture_tiles import picture_in_tiles
 from attnchain.capturing.pipelines import GUIDED, UNCONDITIONAL_FIRST, Denoising
 from attnchain.capturing.prompts import TextTokens, prompt_tokens
-from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRecord
+from attnchain.capturing.records import AbstractRecord, AttentionRecord
 from attnchain.capturing.result import CapturedAttention
 from attnchain.capturing.sites import AttentionSite, Numbers, Selection
 from attnchain.capturing.substitution import replaced_attention

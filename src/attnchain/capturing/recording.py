@@ -8,7 +8,8 @@ from torch import Tensor
 
 from attnchain.capturing.backward import Trace
 from attnchain.capturing.calls import AttentionCall
-from attnchain.capturing.records import AbstractRecord, AttentionRecord, DenseRecord
+from attnchain.capturing.dense_records import DenseRecord
+from attnchain.capturing.records import AbstractRecord, AttentionRecord
 from attnchain.capturing.sites import AttentionSite, Choice, Counts
 from attnchain.capturing.token_layout import Layout
 from attnchain.errors import CaptureBudgetError
