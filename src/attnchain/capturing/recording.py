@@ -57,6 +57,7 @@ class Recording:
             seen: The call, or the matrix.
             layout: Its token grids.
             tokens: Which tokens of the matrix the model was told are no padding.
+            trace: Its place in the graph of the model.
 
         Raises:
             CaptureBudgetError: It does not fit into the budget.
