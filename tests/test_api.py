@@ -52,13 +52,13 @@ NAMES = {
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
         AbstractWeights Anchors BayesianAttention CrossRelevance DirichletWeights Draws
-        LogNormalWeights RandomTransition RegionSegmentation Relevance ReverseProbe
-        WeibullWeights ablate context_conditioned cross_relevance entropy_reduced
-        equitable_groups even_groups farthest_points fast_nystrom fast_nystrom_layers
-        fit_prompts fit_trajectory gated grouped_attention massive_tokens normalised_cut
-        nystrom_attention reverse_probe
-        recursive_cut refine_map relevance residual_shares rollout segment_nearest
-        segment_regions similarity slow_groups strong_edges token_cut
+        HardAttention HardRetrieval LogNormalWeights RandomTransition RegionSegmentation
+        Relevance ReverseProbe WeibullWeights ablate context_conditioned cross_relevance
+        entropy_reduced equitable_groups even_groups farthest_points fast_nystrom
+        fast_nystrom_layers fit_prompts fit_trajectory functional_graph gated
+        grouped_attention massive_tokens normalised_cut nystrom_attention recursive_cut
+        refine_map relevance residual_shares reverse_probe rollout sampled_paths
+        segment_nearest segment_regions similarity slow_groups strong_edges token_cut
     """,
     "attnchain.nested": """
         ConceptEncoder NestedConfig NestedTokens TrainingSettings concept_mask

@@ -5,6 +5,7 @@
 * `diffseg` (arXiv 2308.12469): `segment_regions` merges attention maps that are alike.
 * `diffcut` (arXiv 2406.02842): `recursive_cut`, normalised cuts while they are cheap.
 * `fast_nystrom` (arXiv 2507.16018): low-rank attention, also in a running model.
+* `hard_retrieval` (arXiv 2009.14658): one key for each query, likeliest or drawn.
 * `iseg` (arXiv 2409.03209): `refine_map`, bounces in thinned attention.
 * `m2n2` (arXiv 2411.10411): `segment_nearest`, clicks compete by their Markov maps.
 * `massive` (arXiv 2507.16018): massive tokens, and attention without them.
@@ -38,6 +39,12 @@ from attnchain.methods.fast_nystrom import (
     nystrom_attention,
 )
 from attnchain.methods.gated import gated
+from attnchain.methods.hard_retrieval import (
+    HardAttention,
+    HardRetrieval,
+    functional_graph,
+    sampled_paths,
+)
 from attnchain.methods.iseg import entropy_reduced, refine_map
 from attnchain.methods.m2n2 import segment_nearest
 from attnchain.methods.massive import massive_tokens
@@ -66,6 +73,8 @@ __all__ = [
     "CrossRelevance",
     "DirichletWeights",
     "Draws",
+    "HardAttention",
+    "HardRetrieval",
     "LogNormalWeights",
     "RandomTransition",
     "RegionSegmentation",
@@ -83,6 +92,7 @@ __all__ = [
     "fast_nystrom_layers",
     "fit_prompts",
     "fit_trajectory",
+    "functional_graph",
     "gated",
     "grouped_attention",
     "massive_tokens",
@@ -94,6 +104,7 @@ __all__ = [
     "residual_shares",
     "reverse_probe",
     "rollout",
+    "sampled_paths",
     "segment_nearest",
     "segment_regions",
     "similarity",
