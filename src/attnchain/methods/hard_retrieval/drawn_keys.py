@@ -50,28 +50,28 @@ class HardAttention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b n width"],
-        context: Float[Tensor, "b m width"] | None = None,
+        tokens: Float[Tensor, "b n width"],
+        sources: Float[Tensor, "b m width"] | None = None,
         *,
         mask: Bool[Tensor, "..."] | None = None,
         generator: Generator | None = None,
     ) -> Float[Tensor, "b n width"]:
-        """Attention from x to the context.
+        """What tokens retrieve from their sources.
 
         Args:
-            x: Tokens that ask.
-            context: Tokens that are asked; x itself by default.
+            tokens: Those that ask.
+            sources: Those that are asked; the tokens themselves by default.
             mask: True where a query may take a key; broadcasts to `(b, heads, n, m)`.
             generator: Source of the draws; torch's own by default.
 
         Raises:
             ArgumentError: While learning, a query may take no key.
         """
-        asked = x if context is None else context
-        parts = zip(self.inward, (x, asked, asked), strict=True)
+        asked = tokens if sources is None else sources
+        parts = zip(self.inward, (tokens, asked, asked), strict=True)
         q, k, v = (
-            project(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project, tokens in parts
+            project(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project, states in parts
         )
         if self.training:
             taken = drawn_retrieval(q, k, v, mask=mask, generator=generator)
