@@ -35,7 +35,7 @@ from attnchain.noise import (
     scattering,
     transition_error,
 )
-from attnchain.noise.fitting import Examples, Settings, Training
+from attnchain.noise.fitting import Settings, Training, split
 from attnchain.operators import DenseTransition
 
 NAMES = (
@@ -86,14 +86,8 @@ def perceptron():
 def corrected(matrix, features, labels, settings):
     """A classifier learned with a transition that stays as it is."""
     torch.manual_seed(settings.seed)
-    order = torch.randperm(
-        len(labels), generator=torch.Generator().manual_seed(settings.seed)
-    )
-    cut = int(settings.validation * len(labels))
-    size, inside, outside = settings.batch_size, order[cut:], order[:cut]
     training = Training(perceptron(), Fixed(matrix), settings)
-    learned = Examples(features[inside], labels[inside], size, settings.seed)
-    for _ in training.run(learned, Examples(features[outside], labels[outside], size)):
+    for _ in training.run(*split(features, labels, settings)):
         pass
     training.restore_best()
     return training.classifier

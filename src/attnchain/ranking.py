@@ -1,7 +1,7 @@
 """TokenRank: how important every token is to the whole attention."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnchain.errors import ShapeError
-from attnchain.markov import Direction, Outcome, oriented, stationary
+from attnchain.markov import Direction, Stationary, oriented, stationary
 from attnchain.operators import AbstractTransition, Damped, as_transition
 
 if TYPE_CHECKING:
@@ -22,16 +22,14 @@ _BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
-class TokenRank:
+class TokenRank(Stationary):
     """Global importance of the tokens, and how well it is known.
 
+    It is the stationary distribution of the damped chain in its direction, with all
+    that `attnchain.markov.Stationary` says about one: `distribution`, the certified
+    `error_bound`, `residual`, `iterations`, `products` and `outcome`.
+
     Attributes:
-        distribution: Importance of every token, `(*batch, n)`, float64, sum 1.
-        error_bound: Certified bound on its L1 error, `(*batch,)`.
-        residual: L1 change under one more bounce, `(*batch,)`.
-        iterations: Solver iterations, `(*batch,)`.
-        products: Products with the attention matrix or its transpose, `(*batch,)`.
-        outcome: How the solver ended.
         direction: "incoming" or "outgoing".
         damping: Probability of following attention rather than jumping.
         absorbing: Tokens that an undamped walk cannot leave in some chain, as the first
@@ -40,12 +38,6 @@ class TokenRank:
             with `restrict` before ranking, or rank "outgoing".
     """
 
-    distribution: Float[Tensor, "*batch n"]
-    error_bound: Float[Tensor, "*batch"]
-    residual: Float[Tensor, "*batch"]
-    iterations: Int[Tensor, "*batch"]
-    products: Int[Tensor, "*batch"]
-    outcome: Outcome
     direction: Direction
     damping: float
     absorbing: tuple[int, ...]
@@ -152,8 +144,9 @@ def token_rank(
     damped = Damped(chain, damping, personalization)
     found = stationary(oriented(damped, direction), tolerance=tolerance)
     absorbing = _absorbing(chain)
-    facts = {field.name: getattr(found, field.name) for field in fields(found)}
-    return TokenRank(**facts, direction=direction, damping=damping, absorbing=absorbing)
+    return TokenRank(
+        **vars(found), direction=direction, damping=damping, absorbing=absorbing
+    )
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnchain.errors import UnsupportedModelError
+from attnchain.errors import GridError, UnsupportedModelError
 
 SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
 FLOATING = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
@@ -56,6 +56,17 @@ class RunningModule:
         """Returns the named argument when it is a tensor, else None."""
         value = self.argument(name)
         return value if isinstance(value, Tensor) else None
+
+    def needed(self, name: str) -> Tensor:
+        """Returns the named argument as a tensor.
+
+        Raises:
+            GridError: The model was run without it.
+        """
+        value = self.argument(name)
+        if value is None:
+            raise GridError(f"the model was run without a tensor {name!r}")
+        return torch.as_tensor(value)
 
     def tensors(self) -> list[Tensor]:
         """All numbers it was given."""

@@ -13,7 +13,7 @@ from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.sites import Kind
 from attnchain.capturing.text_layouts import Rule, sequences, text_in
-from attnchain.capturing.token_layout import UNKNOWN, Layout, missing
+from attnchain.capturing.token_layout import UNKNOWN, Layout
 from attnchain.capturing.window_layouts import (
     sam_windows,
     square_by_square,
@@ -37,7 +37,7 @@ def find_layout(
     except GridError as unknown:
         return Layout.of(str(unknown))
     if any(call.tensor("inputs_embeds") is not None for call in stack):
-        return missing("input_ids")
+        return Layout.of("the model was run without a tensor 'input_ids'")
     return Layout()
 
 
@@ -52,9 +52,7 @@ def _picture(
     """A rule for one picture cut into patches, after some special tokens."""
 
     def rule(call: RunningModule, *_: Any) -> Layout:
-        pixels = call.tensor(argument)
-        if pixels is None:
-            return missing(argument)
+        pixels = call.needed(argument)
         rows, columns = _patches(pixels.shape, patch(call.module))
         return Layout.of(TokenGrid(rows, columns, prefix=prefix(call.module)))
 
@@ -63,9 +61,7 @@ def _picture(
 
 def _clip(call: RunningModule, _: Kind, __: int, ___: int) -> Layout:
     """VideoMAE: patches of so many frames each, none left out."""
-    pixels, config = call.tensor("pixel_values"), call.module.config
-    if pixels is None:
-        return missing("pixel_values")
+    pixels, config = call.needed("pixel_values"), call.module.config
     if call.argument("bool_masked_pos") is not None:
         return Layout.of("patches were left out by bool_masked_pos")
     rows, columns = _patches(pixels.shape, config.patch_size)
@@ -75,9 +71,7 @@ def _clip(call: RunningModule, _: Kind, __: int, ___: int) -> Layout:
 
 def _spectrogram(call: RunningModule, *_: Any) -> Layout:
     """AST: overlapping patches of frequency x time, after two special tokens."""
-    sound, config = call.tensor("input_values"), call.module.config
-    if sound is None:
-        return missing("input_values")
+    sound, config = call.needed("input_values"), call.module.config
     n_frames, n_bands = sound.shape[-2:]
     rows = (n_bands - config.patch_size) // config.frequency_stride + 1
     columns = (n_frames - config.patch_size) // config.time_stride + 1
@@ -88,9 +82,7 @@ def _sam_prompts(
     call: RunningModule, kind: Kind, n_queries: int, n_keys: int
 ) -> Layout:
     """SAM's decoder: mask and prompt tokens look at the picture, and it at them."""
-    prompts, picture = call.tensor("point_embeddings"), call.tensor("image_embeddings")
-    if prompts is None or picture is None:
-        return missing("point_embeddings or image_embeddings")
+    prompts, picture = call.needed("point_embeddings"), call.needed("image_embeddings")
     (rows, columns), n_prompts = picture.shape[-2:], prompts.shape[-2]
     own = TokenGrid(0, 0, prefix=n_prompts)
     sides = {n_prompts: own, rows * columns: TokenGrid(rows, columns)}
@@ -126,9 +118,7 @@ def _feature_map(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout
 
 def _latents(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout:
     """Diffusion transformer: patches of latents; cross-attention sees text."""
-    latents = call.tensor("hidden_states")
-    if latents is None:
-        return missing("hidden_states")
+    latents = call.needed("hidden_states")
     rows, columns = _patches(latents.shape, call.module.config.patch_size)
     return _to_text(TokenGrid(rows, columns), kind, n_keys)
 
@@ -142,9 +132,7 @@ def _to_text(grid: TokenGrid, kind: Kind, n_keys: int) -> Layout:
 
 def _video(call: RunningModule, kind: Kind, _: int, n_keys: int) -> Layout:
     """Wan: patches of the frames of a video; cross-attention sees text or picture."""
-    latents, text = call.tensor("hidden_states"), call.tensor("encoder_hidden_states")
-    if latents is None:
-        return missing("hidden_states")
+    latents, text = call.needed("hidden_states"), call.tensor("encoder_hidden_states")
     sizes = zip(latents.shape[-3:], call.module.config.patch_size, strict=True)
     frames, rows, columns = (size // patch for size, patch in sizes)
     grid = TokenGrid(rows, columns, frames=frames)
@@ -157,9 +145,7 @@ def _latents_then_text(
     call: RunningModule, _: Kind, n_queries: int, n_keys: int
 ) -> Layout:
     """SD3: patches of latents, then text, in one sequence; some blocks see no text."""
-    latents, text = call.tensor("hidden_states"), call.tensor("encoder_hidden_states")
-    if latents is None or text is None:
-        return missing("hidden_states or encoder_hidden_states")
+    latents, text = call.needed("hidden_states"), call.needed("encoder_hidden_states")
     rows, columns = _patches(latents.shape, call.module.config.patch_size)
     n = rows * columns
     if n_queries == n:
@@ -170,9 +156,7 @@ def _latents_then_text(
 
 def _text_then_latents(call: RunningModule, *_: Any) -> Layout:
     """FLUX: text, then packed latents, whose places are given by their ids."""
-    ids, text = call.tensor("img_ids"), call.tensor("encoder_hidden_states")
-    if ids is None or text is None:
-        return missing("img_ids or encoder_hidden_states")
+    ids, text = call.needed("img_ids"), call.needed("encoder_hidden_states")
     rows, columns = (int(n) + 1 for n in ids.reshape(-1, ids.shape[-1])[-1, 1:3])
     n_text = text.shape[1]
     return Layout.of(TokenGrid(rows, columns, prefix=n_text, text=range(n_text)))

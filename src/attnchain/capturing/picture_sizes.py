@@ -25,14 +25,6 @@ WITH_CLASS = ("clip_vision_model",)
 """Towers of LLaVA whose first token is no patch."""
 
 
-def needed(call: RunningModule, name: str) -> Tensor:
-    """Returns an argument as a tensor; raises GridError where it is missing."""
-    value = call.argument(name)
-    if value is None:
-        raise GridError(f"the model was run without a tensor {name!r}")
-    return torch.as_tensor(value)
-
-
 def _patches(call: RunningModule) -> tuple[int, int, int]:
     """Number of pictures or tiles, rows and columns of patches in each.
 
@@ -145,7 +137,7 @@ def with_newlines(call: RunningModule, _: Prompts) -> list[TokenGrid]:
     side = vision.image_size // vision.patch_size
     small = TokenGrid(side, side)
     found = []
-    for size in needed(call, "image_sizes").tolist():
+    for size in call.needed("image_sizes").tolist():
         down, across = llava_next.get_anyres_image_grid_shape(
             size, config.image_grid_pinpoints, vision.image_size
         )

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from attnchain.capturing import picture_sizes as sizes
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
-from attnchain.capturing.picture_sizes import Describe, Prompts, needed
+from attnchain.capturing.picture_sizes import Describe, Prompts
 from attnchain.capturing.picture_tiles import picture_among
 from attnchain.capturing.sites import Kind
 from attnchain.capturing.token_layout import Layout
@@ -36,7 +36,7 @@ def among_words(**pictures: Describe) -> Callable[..., Layout]:
 
 def _prompt(call: RunningModule, pictures: dict[str, Describe]) -> TokenGrid:
     """The grid of the first picture, that of the others in its `more`."""
-    prompts: Prompts = needed(call, "input_ids").tolist()
+    prompts: Prompts = call.needed("input_ids").tolist()
     found: list[TokenGrid] = []
     for name, describe in pictures.items():
         number = getattr(call.module.config, name)

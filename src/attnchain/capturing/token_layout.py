@@ -69,11 +69,6 @@ class Layout:
         raise GridError(message)
 
 
-def missing(name: str) -> Layout:
-    """Returns the layout of a model that was run without an argument."""
-    return Layout.of(f"the model was run without a tensor {name!r}")
-
-
 def _fitted(grid: TokenGrid | str, n_tokens: int) -> TokenGrid | str:
     if isinstance(grid, str) or grid.n_tokens == n_tokens:
         return grid

@@ -9,7 +9,7 @@ from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.picture_tiles import picture_among
 from attnchain.capturing.sites import Kind
-from attnchain.capturing.token_layout import Layout, missing
+from attnchain.capturing.token_layout import Layout
 
 
 def swin_windows(call: RunningModule, *_: Any) -> Layout:
@@ -29,10 +29,7 @@ def swin_windows(call: RunningModule, *_: Any) -> Layout:
 
 def timm_windows(call: RunningModule, *_: Any) -> Layout:
     """Swin in timm: the picture is rolled, then padded, then cut into windows."""
-    x = call.tensor("x")
-    if x is None:
-        return missing("x")
-    rows, columns = x.shape[1:3]
+    rows, columns = call.needed("x").shape[1:3]
     window: tuple[int, int] = tuple(call.module.window_size)
     shift: tuple[int, int] = tuple(call.module.shift_size)
     if any(shift) and (rows % window[0] or columns % window[1]):
@@ -50,10 +47,8 @@ def timm_windows(call: RunningModule, *_: Any) -> Layout:
 
 def sam_windows(call: RunningModule, *_: Any) -> Layout:
     """SAM: the picture, or windows of the picture padded right and below."""
-    features = call.tensor("hidden_states")
-    if features is None:
-        return missing("hidden_states")
-    (rows, columns), window = features.shape[1:3], call.module.window_size
+    rows, columns = call.needed("hidden_states").shape[1:3]
+    window = call.module.window_size
     if not window:
         return Layout.of(TokenGrid(rows, columns))
     windows = -(-rows // window), -(-columns // window)
@@ -62,10 +57,8 @@ def sam_windows(call: RunningModule, *_: Any) -> Layout:
 
 def square_by_square(call: RunningModule, _: Kind, n_queries: int, __: int) -> Layout:
     """Qwen-VL: patches come square by square; each frame is attended to by itself."""
-    config, given = call.module.config, call.tensor("grid_thw")
-    if given is None:
-        return missing("grid_thw")
-    sizes = {(rows, columns) for _, rows, columns in given.tolist()}
+    config = call.module.config
+    sizes = {(rows, columns) for _, rows, columns in call.needed("grid_thw").tolist()}
     window = getattr(config, "window_size", 0)
     fitting = {size for size in sizes if size[0] * size[1] == n_queries}
     if len(fitting) > 1 or (window and len(sizes) > 1):

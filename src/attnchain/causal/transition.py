@@ -43,16 +43,8 @@ class SparseTransition(AbstractTransition):
         return cls(_sparse(places, values, size), _sparse(places.flip(0), values, size))
 
     @property
-    def shape(self) -> torch.Size:
-        return self.matrix.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
+    def _part(self) -> Tensor:
+        return self.matrix
 
     def _push(self, vectors: Tensor) -> Tensor:
         return torch.sparse.mm(self.transposed, vectors.mT).mT

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnchain.cli.options import Json, Model, home
+from attnchain.cli.options import Json, Model, home, size_option
 from attnchain.cli.session import Clock, load_model, report
 from attnchain.files import Outputs
 
@@ -49,14 +49,7 @@ Limit = Annotated[
     int | None,
     typer.Option(help="Score only this many pictures.", min=1, show_default=False),
 ]
-LongerSide = Annotated[
-    int | None,
-    typer.Option(
-        help="Longer side the model sees, in pixels; by default the protocol's.",
-        min=1,
-        show_default=False,
-    ),
-]
+LongerSide = Annotated[int | None, size_option("the protocol's")]
 ResultFolder = Annotated[
     Path,
     typer.Option(

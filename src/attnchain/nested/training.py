@@ -1,6 +1,5 @@
 """Learns a model from pictures, and measures what each prefix carries."""
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,9 +11,9 @@ from torch import Tensor
 
 from attnchain.checks import check_fraction, check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
-from attnchain.files import write_whole
 from attnchain.nested.model import NestedTokens
 from attnchain.nested.prefixes import draw_keeps
+from attnchain.resuming import load_state, save_state
 
 REPORT = 100
 """Steps between two entries of the history, and between two checkpoints."""
@@ -160,24 +159,15 @@ class _Run:
 
     def _save(self, checkpoint: Path) -> None:
         state = {
-            "settings": self._described(),
             "step": self.step,
             "history": self.history,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(checkpoint, content.getvalue())
+        save_state(checkpoint, self._described(), state)
 
     def _resume(self, checkpoint: Path) -> None:
-        state = torch.load(checkpoint, weights_only=True)
-        if state["settings"] != self._described():
-            message = (
-                f"{checkpoint} was made with other settings ({state['settings']}); "
-                f"give another checkpoint, or remove it"
-            )
-            raise ArgumentError(message)
+        state = load_state(checkpoint, self._described())
         self.step, self.history = state["step"], state["history"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

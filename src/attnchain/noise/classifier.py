@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attnchain.checks import check_count, check_finite, check_floating
 from attnchain.errors import ArgumentError, AssumptionWarning, ShapeError
-from attnchain.noise.fitting import Batches, Epoch, Examples, Settings, Training
+from attnchain.noise.fitting import Batches, Epoch, Settings, Training, split
 from attnchain.noise.label_noise import NoiseTransition
 from attnchain.noise.scatter import survey
 from attnchain.operators import DenseTransition
@@ -159,15 +159,8 @@ class VolumeMinimized:
             raise ArgumentError(message)
         check_floating(features, "features")
         check_finite(features, "features")
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        order = torch.randperm(len(labels), generator=generator)
-        cut = int(self.settings.validation * len(labels))
-        outside, inside = order[:cut], order[cut:]
-        labels, size = labels.long(), self.settings.batch_size
-        seed = self.settings.seed
-        learned = Examples(features[inside], labels[inside], size, seed)
-        tested = Examples(features[outside], labels[outside], size)
-        return learned, tested, features[inside[:_SAMPLE]]
+        learned, held_out = split(features, labels.long(), self.settings)
+        return learned, held_out, learned.features[:_SAMPLE]
 
     def _checked_batches(self, batches: Any, labels: Any) -> Batches:
         if (

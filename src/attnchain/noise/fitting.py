@@ -1,6 +1,5 @@
 """Trains a classifier and the transition of its labels' noise together."""
 
-import io
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 
 from attnchain.checks import check_fraction, check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
-from attnchain.files import write_whole
 from attnchain.noise.label_noise import noisy_label_loss
+from attnchain.resuming import load_state, save_state
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -81,6 +80,18 @@ class Examples:
             order = torch.randperm(len(order), generator=self.generator)
         for part in order.split(self.size):
             yield self.features[part], self.labels[part]
+
+
+def split(
+    features: Tensor, labels: Tensor, settings: Settings
+) -> tuple[Examples, Examples]:
+    """Examples to learn from, in an order of the seed, and those held out."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    order = torch.randperm(len(labels), generator=generator)
+    cut = int(settings.validation * len(labels))
+    inside, outside, size = order[cut:], order[:cut], settings.batch_size
+    learned = Examples(features[inside], labels[inside], size, settings.seed)
+    return learned, Examples(features[outside], labels[outside], size)
 
 
 class Training:
@@ -183,7 +194,6 @@ class Training:
 
     def _save(self, checkpoint: Path, batches: Batches) -> None:
         state = {
-            "settings": asdict(self.settings),
             "history": [(past.loss, past.held_out) for past in self.history],
             "weights": self._copied(),
             "best": self.best,
@@ -191,18 +201,10 @@ class Training:
         }
         if isinstance(batches, Examples):
             state["order"] = batches.generator.get_state()
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(checkpoint, content.getvalue())
+        save_state(checkpoint, asdict(self.settings), state)
 
     def _resume(self, checkpoint: Path, batches: Batches) -> None:
-        state = torch.load(checkpoint, weights_only=True)
-        if state["settings"] != asdict(self.settings):
-            message = (
-                f"{checkpoint} was made with other settings ({state['settings']}); "
-                f"give another checkpoint, or remove it"
-            )
-            raise ArgumentError(message)
+        state = load_state(checkpoint, asdict(self.settings))
         self.history = [Epoch(*past) for past in state["history"]]
         self.best = state["best"]
         self.classifier.load_state_dict(state["weights"][0])

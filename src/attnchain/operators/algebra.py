@@ -15,6 +15,7 @@ from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators.base import (
     AbstractDerived,
     AbstractTransition,
+    AbstractTwoSided,
     Axes,
     Target,
     check_transition,
@@ -26,7 +27,7 @@ from attnchain.operators.precision import full_precision, unit_mass
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
-class Mixture(AbstractTransition):
+class Mixture(AbstractTwoSided):
     r"""Convex combination of chains: one step in a head drawn by weight.
 
     $P = \sum_c w_c P_c$. All chains of all components take part, so the heads of
@@ -85,12 +86,8 @@ class Mixture(AbstractTransition):
         return self.components[0].shape[-2:]
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.components[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.components[0].device
+    def _part(self) -> AbstractTransition:
+        return self.components[0]
 
     @property
     def row_error(self) -> float:
@@ -116,13 +113,7 @@ class Mixture(AbstractTransition):
             result = result.addcmul_(weight, single.to_dense())
         return result
 
-    def _push(self, vectors: Tensor) -> Tensor:
-        return self._sum(vectors, "push")
-
-    def _pull(self, observables: Tensor) -> Tensor:
-        return self._sum(observables, "pull")
-
-    def _sum(self, vectors: Tensor, side: Side) -> Tensor:
+    def _product(self, vectors: Tensor, side: Side) -> Tensor:
         result = torch.zeros_like(vectors)
         for component, weight in zip(self.components, self.weights, strict=True):
             shared = vectors.expand(*component.batch_shape, *vectors.shape)
@@ -174,16 +165,8 @@ class Product(AbstractTransition):
         object.__setattr__(self, "factors", tuple(flat))
 
     @property
-    def shape(self) -> torch.Size:
-        return self.factors[0].shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.factors[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.factors[0].device
+    def _part(self) -> AbstractTransition:
+        return self.factors[0]
 
     @property
     def axes(self) -> Axes:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -19,7 +19,7 @@ from attnchain.operators.attention_checks import (
     check_tops,
     checked_mask,
 )
-from attnchain.operators.base import AbstractTransition, Axes, Target
+from attnchain.operators.base import AbstractTwoSided, Axes, Target
 from attnchain.operators.changes import Given, watchable
 from attnchain.operators.computed_once import kept
 from attnchain.operators.indexing import (
@@ -44,7 +44,7 @@ Backend = Literal["auto", "dense", "tiled", "triton"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttentionTransition(AbstractTransition):
+class AttentionTransition(AbstractTwoSided):
     r"""Softmax attention as a batch of chains, from queries and keys.
 
     $P_{ij} = \exp(s_{ij}) / \sum_l \exp(s_{il})$ with scores
@@ -126,16 +126,11 @@ class AttentionTransition(AbstractTransition):
 
     @property
     def shape(self) -> torch.Size:
-        n = self.q.shape[-2]
-        return torch.Size((*self.q.shape[:-2], n, n))
+        return torch.Size((*self.q.shape[:-1], self.q.shape[-2]))
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.q.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.q.device
+    def _part(self) -> Tensor:
+        return self.q
 
     @property
     def row_error(self) -> float:
@@ -261,12 +256,6 @@ class AttentionTransition(AbstractTransition):
     def __repr__(self) -> str:
         form = "stored" if self._stores else "in pieces"
         return f"{super().__repr__()[:-1]}, {form})"
-
-    def _push(self, vectors: Tensor) -> Tensor:
-        return self._product(vectors, "push")
-
-    def _pull(self, observables: Tensor) -> Tensor:
-        return self._product(observables, "pull")
 
     def _product(self, vectors: Tensor, side: Side) -> Tensor:
         self._given.check()

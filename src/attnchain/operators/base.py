@@ -32,9 +32,9 @@ class AbstractTransition(ABC):
     P is row-stochastic: $P_{ij} \ge 0$, $\sum_j P_{ij} = 1$; P[i, j] is the
     probability of stepping from state i (query token) to state j (key token).
 
-    A leaf class supplies `shape`, `dtype`, `device`, the two primitives `_push` and
-    `_pull` on vectors of shape `(*batch, r, n)`, `_select` for batch indexing and
-    `to`. Everything else is derived here. Transitions are frozen.
+    A leaf class supplies `_part`, which tells dtype and device, the two primitives
+    `_push` and `_pull` on vectors of shape `(*batch, r, n)`, `_select` for batch
+    indexing and `to`. Everything else is derived here. Transitions are frozen.
 
     Attributes:
         axes: What the batch dimensions are: ("input", "head") for captured attention;
@@ -47,18 +47,23 @@ class AbstractTransition(ABC):
 
     @property
     @abstractmethod
-    def shape(self) -> torch.Size:
-        """`(*batch, n, n)`."""
+    def _part(self) -> "Tensor | AbstractTransition":
+        """What it is made of, or the first of several: they share dtype and device."""
 
     @property
-    @abstractmethod
+    def shape(self) -> torch.Size:
+        """`(*batch, n, n)`: as the part's, unless a leaf class says otherwise."""
+        return self._part.shape
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the products: float32 or float64."""
+        return self._part.dtype
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Device the products run on."""
+        return self._part.device
 
     @abstractmethod
     def _push(self, vectors: Tensor) -> Tensor:
@@ -269,6 +274,20 @@ class AbstractTransition(ABC):
         )
 
 
+class AbstractTwoSided(AbstractTransition):
+    """A transition whose push and pull are one program that is told its side."""
+
+    @abstractmethod
+    def _product(self, vectors: Tensor, side: Side) -> Tensor:
+        """The primitive of a side, of vectors of shape (*batch, r, n)."""
+
+    def _push(self, vectors: Tensor) -> Tensor:
+        return self._product(vectors, "push")
+
+    def _pull(self, observables: Tensor) -> Tensor:
+        return self._product(observables, "pull")
+
+
 class AbstractDerived(AbstractTransition):
     """A transition made from one base, in the same precision and on its device.
 
@@ -305,16 +324,8 @@ class AbstractDerived(AbstractTransition):
         check_transition(self.base, "base")
 
     @property
-    def shape(self) -> torch.Size:
-        return self.base.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
+    def _part(self) -> AbstractTransition:
+        return self.base
 
     @property
     def row_error(self) -> float:

@@ -86,16 +86,8 @@ class DenseTransition(AbstractTransition):
         self._watch()
 
     @property
-    def shape(self) -> torch.Size:
-        return self.matrix.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
+    def _part(self) -> Tensor:
+        return self.matrix
 
     def _push(self, vectors: Tensor) -> Tensor:
         self._given.check()

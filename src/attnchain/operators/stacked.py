@@ -15,6 +15,7 @@ from attnchain.checks import check_floating
 from attnchain.errors import ArgumentError, ShapeError
 from attnchain.operators.base import (
     AbstractTransition,
+    AbstractTwoSided,
     Axes,
     Side,
     Target,
@@ -32,7 +33,7 @@ from attnchain.operators.reweighted import Restricted
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
-class Stacked(AbstractTransition):
+class Stacked(AbstractTwoSided):
     r"""A batch put together of single chains, each on the live ones of n states.
 
     A batch of texts is padded to one length n. Each chain lives on the tokens of its
@@ -128,16 +129,11 @@ class Stacked(AbstractTransition):
 
     @property
     def shape(self) -> torch.Size:
-        n = self.live.shape[-1]
-        return torch.Size((*self.live.shape[:-1], n, n))
+        return torch.Size((*self.live.shape, self.live.shape[-1]))
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.members[0].dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.members[0].device
+    def _part(self) -> AbstractTransition:
+        return self.members[0]
 
     @property
     def row_error(self) -> float:
@@ -242,12 +238,6 @@ class Stacked(AbstractTransition):
     def __repr__(self) -> str:
         counted = f"{int(self.live.sum())} of {self.live.numel()} states live"
         return f"{super().__repr__()[:-1]}, {counted})"
-
-    def _push(self, vectors: Tensor) -> Tensor:
-        return self._product(vectors, "push")
-
-    def _pull(self, observables: Tensor) -> Tensor:
-        return self._product(observables, "pull")
 
     def _product(self, vectors: Tensor, side: Side) -> Tensor:
         flat = vectors.reshape(len(self.members), *vectors.shape[-2:])

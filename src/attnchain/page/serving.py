@@ -22,7 +22,7 @@ from attnchain.errors import ChainError, OutputError, memory_ran_out
 from attnchain.models import LoadedModel, read_picture
 from attnchain.page.collecting import collect
 from attnchain.page.jobs import MakePage, Worker
-from attnchain.page.writing import asset, page_html, policy, script_elements
+from attnchain.page.writing import asset, head_element, page_html, script_elements
 
 ADDRESS = "127.0.0.1"
 MAX_UPLOAD = 50_000_000
@@ -109,10 +109,8 @@ def start_page(model: str, note: str, max_upload: int) -> str:
         note: What its weights are.
         max_upload: Largest picture file, in bytes.
     """
-    style = asset("page.css")
     return Template(asset("drop.html")).substitute(
-        policy=policy(["drop"], style, more="connect-src 'self'"),
-        style=style,
+        head=head_element("attnchain", ["drop"], served=True),
         model=html.escape(model),
         note=html.escape(note),
         limit=f"{max_upload / 1e6:g} MB",

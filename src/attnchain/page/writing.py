@@ -120,12 +120,10 @@ def page_html(data: PageData, *, served: bool = False) -> str:
     attention = data.attention
     stored = [store_heads(layer) for layer in attention.heads]
     error = max(head.error for heads in stored for head in heads)
-    style = asset("page.css")
+    title = html.escape(data.title)
     return Template(asset("template.html")).substitute(
-        policy=policy(scripts, style, more="connect-src 'self'" if served else ""),
-        style=style,
-        generator=UNSIGNED,
-        title=html.escape(data.title),
+        head=head_element(f"{title}: attention chain", scripts, served=served),
+        title=title,
         model=html.escape(attention.model_name),
         note=html.escape(attention.model_note),
         next=asset("next.html") if served else "",
@@ -145,6 +143,23 @@ def asset(name: str) -> str:
     return files("attnchain.page").joinpath(name).read_text("utf-8")
 
 
+def head_element(title: str, scripts: Sequence[str], *, served: bool) -> str:
+    """Return the head of a page, under whose policy only its own parts run.
+
+    Args:
+        title: Shown by the browser, escaped.
+        scripts: Names of the scripts that may run.
+        served: They may ask the server that the page comes from.
+    """
+    style = asset("page.css")
+    return Template(asset("head.html")).substitute(
+        title=title,
+        policy=_policy(scripts, style, served=served),
+        style=style,
+        generator=UNSIGNED,
+    )
+
+
 def script_elements(names: Sequence[str]) -> str:
     """Return the scripts as elements, in order, each with its name as id."""
     return "\n".join(
@@ -152,14 +167,8 @@ def script_elements(names: Sequence[str]) -> str:
     )
 
 
-def policy(scripts: Sequence[str], style: str, *, more: str = "") -> str:
-    """Return a content security policy under which nothing is loaded from outside.
-
-    Args:
-        scripts: Names of the scripts that may run.
-        style: The one style sheet.
-        more: A directive that loosens it.
-    """
+def _policy(scripts: Sequence[str], style: str, *, served: bool) -> str:
+    """A content security policy under which nothing is loaded from outside."""
     allowed = " ".join(_digest(asset(f"js/{name}.js")) for name in scripts)
     rules = (
         "default-src 'none'",
@@ -168,7 +177,7 @@ def policy(scripts: Sequence[str], style: str, *, more: str = "") -> str:
         *("img-src data: blob:", "worker-src blob:"),
         *("base-uri 'none'", "form-action 'none'"),
     )
-    return "; ".join([*rules, more] if more else rules)
+    return "; ".join([*rules, "connect-src 'self'"] if served else rules)
 
 
 def _facts(data: PageData, error: float) -> dict[str, Any]:

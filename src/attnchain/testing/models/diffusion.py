@@ -8,12 +8,20 @@ from attnchain.testing.models.tiny import TinyModel, picture
 
 LATENTS = (2, 4, 8, 12)
 TEXT = (2, 5, 12)
+UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
 TRANSFORMER: dict[str, Any] = {
     "num_attention_heads": 2,
     "attention_head_dim": 8,
     "in_channels": 4,
     "num_layers": 2,
 }
+OF_LATENTS = TRANSFORMER | {"sample_size": 8, "patch_size": 2}
+OF_NOISE = OF_LATENTS | {"out_channels": 8}
 
 
 def build(name: str, **options: Any) -> Any:
@@ -27,33 +35,23 @@ def ddpm_unet() -> TinyModel:
     """Returns the UNet of DDPM, with self-attention at the lower resolution."""
     model = build(
         "UNet2DModel",
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
+        **UNET,
         attention_head_dim=8,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
     )
     return TinyModel.of(model, picture((2, 3, 8, 12)), 1)
 
 
 def sd_unet(**options: Any) -> TinyModel:
     """Returns the UNet of Stable Diffusion 1: self- and cross-attention, two levels."""
-    model = build(
-        "UNet2DConditionModel",
-        **{
-            "sample_size": 8,
-            "block_out_channels": (8, 16),
-            "layers_per_block": 1,
-            "attention_head_dim": 2,
-            "cross_attention_dim": 12,
-            "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            "norm_num_groups": 4,
-        }
-        | options,
-    )
+    own = {
+        "attention_head_dim": 2,
+        "cross_attention_dim": 12,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    }
+    model = build("UNet2DConditionModel", **UNET | own | options)
     return TinyModel.of(model, picture(LATENTS), 1, picture(TEXT))
 
 
@@ -75,40 +73,25 @@ def sdxl_unet(**options: Any) -> TinyModel:
 
 def sd3_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of SD 3.5: joint attention, one block with self too."""
-    model = build(
-        "SD3Transformer2DModel",
-        **{
-            **TRANSFORMER,
-            "sample_size": 8,
-            "patch_size": 2,
-            "out_channels": 4,
-            "joint_attention_dim": 12,
-            "caption_projection_dim": 16,
-            "pooled_projection_dim": 12,
-            "pos_embed_max_size": 8,
-            "dual_attention_layers": (0,),
-            "qk_norm": "rms_norm",
-        }
-        | options,
-    )
+    own = {
+        "out_channels": 4,
+        "joint_attention_dim": 12,
+        "caption_projection_dim": 16,
+        "pooled_projection_dim": 12,
+        "pos_embed_max_size": 8,
+        "dual_attention_layers": (0,),
+        "qk_norm": "rms_norm",
+    }
+    model = build("SD3Transformer2DModel", **OF_LATENTS | own | options)
     step = torch.tensor([1, 1])
     return TinyModel.of(model, picture(LATENTS), picture(TEXT), picture((2, 12)), step)
 
 
 def flux_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of FLUX.1: two-stream and single-stream blocks."""
-    model = build(
-        "FluxTransformer2DModel",
-        **{
-            **TRANSFORMER,
-            "num_single_layers": 2,
-            "patch_size": 1,
-            "joint_attention_dim": 12,
-            "pooled_projection_dim": 12,
-            "axes_dims_rope": (2, 2, 4),
-        }
-        | options,
-    )
+    own = {"num_single_layers": 2, "patch_size": 1, "axes_dims_rope": (2, 2, 4)}
+    own |= {"joint_attention_dim": 12, "pooled_projection_dim": 12}
+    model = build("FluxTransformer2DModel", **TRANSFORMER | own | options)
     rows, columns = 4, 6
     places = torch.zeros(rows, columns, 3)
     places[..., 1] += torch.arange(rows)[:, None]
@@ -126,36 +109,16 @@ def flux_transformer(**options: Any) -> TinyModel:
 
 def dit_transformer(**options: Any) -> TinyModel:
     """Returns a DiT, guided by class numbers."""
-    model = build(
-        "DiTTransformer2DModel",
-        **{
-            **TRANSFORMER,
-            "out_channels": 8,
-            "sample_size": 8,
-            "patch_size": 2,
-            "num_embeds_ada_norm": 10,
-            "norm_num_groups": 4,
-        }
-        | options,
-    )
+    own = {"num_embeds_ada_norm": 10, "norm_num_groups": 4}
+    model = build("DiTTransformer2DModel", **OF_NOISE | own | options)
     step, classes = torch.tensor([1, 1]), torch.tensor([1, 2])
     return TinyModel.of(model, picture((2, 4, 8, 8)), step, classes)
 
 
 def pixart_transformer(**options: Any) -> TinyModel:
     """Returns the transformer of PixArt: self-attention, then cross-attention."""
-    model = build(
-        "PixArtTransformer2DModel",
-        **{
-            **TRANSFORMER,
-            "out_channels": 8,
-            "sample_size": 8,
-            "patch_size": 2,
-            "caption_channels": 12,
-            "cross_attention_dim": 16,
-        }
-        | options,
-    )
+    own = {"caption_channels": 12, "cross_attention_dim": 16}
+    model = build("PixArtTransformer2DModel", **OF_NOISE | own | options)
     mask = torch.ones(TEXT[:2])
     mask[1, -2:] = 0
     return TinyModel.of(

@@ -12,11 +12,25 @@ CLIP_WIDTH, T5_WIDTH = 16, 32
 VOCABULARY = 64
 
 
-def _silent(name: str, **parts: Any) -> Any:
-    """A pipeline without a progress bar."""
+Text = tuple[Any, Any]
+"""A text encoder and its tokenizer."""
+
+
+def _pipeline(name: str, *texts: Text, **parts: Any) -> Any:
+    """A pipeline without a progress bar; several texts are numbered from the second."""
+    for number, (encoder, tokenizer) in enumerate(texts, start=1):
+        suffix = f"_{number}" if number > 1 else ""
+        parts |= {f"text_encoder{suffix}": encoder, f"tokenizer{suffix}": tokenizer}
     pipeline = diffusion.build(name, **parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _of_transformer(
+    name: str, transformer: TinyModel, scheduler: Any, *texts: Text
+) -> Any:
+    parts = {"transformer": transformer.model, "vae": _decoder()}
+    return _pipeline(name, *texts, **parts, scheduler=scheduler)
 
 
 def _random(model: nn.Module) -> Any:
@@ -28,7 +42,11 @@ def _decoder() -> Any:
     return _random(diffusion.build("AutoencoderKL", **sizes))
 
 
-def _clip(*, projection: bool = False) -> Any:
+def _flow() -> Any:
+    return diffusion.build("FlowMatchEulerDiscreteScheduler")
+
+
+def _clip(*, projection: bool = False) -> Text:
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -48,32 +66,24 @@ def _clip(*, projection: bool = False) -> Any:
         pad_token_id=0,
     )
     kind = CLIPTextModelWithProjection if projection else CLIPTextModel
-    return _random(kind(config))
+    return _random(kind(config)), clip_tokenizer()
 
 
-def _t5() -> Any:
+def _t5() -> Text:
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(
-        vocab_size=VOCABULARY,
-        d_model=T5_WIDTH,
-        d_kv=8,
-        d_ff=32,
-        num_layers=1,
-        num_heads=2,
-    )
-    return _random(T5EncoderModel(config))
+    widths: dict[str, Any] = {"d_model": T5_WIDTH, "d_kv": 8, "d_ff": 32}
+    config = T5Config(vocab_size=VOCABULARY, num_layers=1, num_heads=2, **widths)
+    return _random(T5EncoderModel(config)), t5_tokenizer()
 
 
 def stable_diffusion() -> Any:
     """Returns Stable Diffusion 1: UNet, CLIP, batched guidance."""
-    unet = diffusion.sd_unet(cross_attention_dim=CLIP_WIDTH).model
-    return _silent(
+    return _pipeline(
         "StableDiffusionPipeline",
-        unet=unet,
+        _clip(),
+        unet=diffusion.sd_unet(cross_attention_dim=CLIP_WIDTH).model,
         vae=_decoder(),
-        text_encoder=_clip(),
-        tokenizer=clip_tokenizer(),
         scheduler=diffusion.build("DDIMScheduler", clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
@@ -87,36 +97,20 @@ def stable_diffusion_xl() -> Any:
         cross_attention_dim=2 * CLIP_WIDTH,
         projection_class_embeddings_input_dim=6 * 4 + CLIP_WIDTH,
     ).model
-    return _silent(
-        "StableDiffusionXLPipeline",
-        unet=unet,
-        vae=_decoder(),
-        text_encoder=_clip(),
-        text_encoder_2=_clip(projection=True),
-        tokenizer=clip_tokenizer(),
-        tokenizer_2=clip_tokenizer(),
-        scheduler=diffusion.build("EulerDiscreteScheduler"),
-        add_watermarker=False,
-    )
+    scheduler = diffusion.build("EulerDiscreteScheduler")
+    parts = {"unet": unet, "vae": _decoder(), "scheduler": scheduler}
+    texts = _clip(), _clip(projection=True)
+    name = "StableDiffusionXLPipeline"
+    return _pipeline(name, *texts, **parts, add_watermarker=False)
 
 
 def stable_diffusion_3() -> Any:
     """Returns Stable Diffusion 3.5: joint attention over latents, CLIP and T5."""
     transformer = diffusion.sd3_transformer(
         joint_attention_dim=T5_WIDTH, pooled_projection_dim=2 * CLIP_WIDTH
-    ).model
-    return _silent(
-        "StableDiffusion3Pipeline",
-        transformer=transformer,
-        vae=_decoder(),
-        text_encoder=_clip(projection=True),
-        text_encoder_2=_clip(projection=True),
-        text_encoder_3=_t5(),
-        tokenizer=clip_tokenizer(),
-        tokenizer_2=clip_tokenizer(),
-        tokenizer_3=t5_tokenizer(),
-        scheduler=diffusion.build("FlowMatchEulerDiscreteScheduler"),
     )
+    texts = _clip(projection=True), _clip(projection=True), _t5()
+    return _of_transformer("StableDiffusion3Pipeline", transformer, _flow(), *texts)
 
 
 def flux() -> Any:
@@ -125,46 +119,27 @@ def flux() -> Any:
         in_channels=16,
         joint_attention_dim=T5_WIDTH,
         pooled_projection_dim=CLIP_WIDTH,
-    ).model
-    return _silent(
-        "FluxPipeline",
-        transformer=transformer,
-        vae=_decoder(),
-        text_encoder=_clip(),
-        text_encoder_2=_t5(),
-        tokenizer=clip_tokenizer(),
-        tokenizer_2=t5_tokenizer(),
-        scheduler=diffusion.build("FlowMatchEulerDiscreteScheduler"),
     )
+    return _of_transformer("FluxPipeline", transformer, _flow(), _clip(), _t5())
 
 
 def dit() -> Any:
     """Returns DiT: class numbers instead of text, batched guidance."""
-    transformer = diffusion.dit_transformer(num_embeds_ada_norm=1000).model
-    return _silent(
-        "DiTPipeline",
-        transformer=transformer,
-        vae=_decoder(),
-        scheduler=diffusion.build("DDIMScheduler", clip_sample=False),
-    )
+    transformer = diffusion.dit_transformer(num_embeds_ada_norm=1000)
+    scheduler = diffusion.build("DDIMScheduler", clip_sample=False)
+    return _of_transformer("DiTPipeline", transformer, scheduler)
 
 
 def pixart() -> Any:
     """Returns PixArt-alpha: self-attention, cross-attention to T5, batched guidance."""
-    transformer = diffusion.pixart_transformer(caption_channels=T5_WIDTH).model
-    return _silent(
-        "PixArtAlphaPipeline",
-        transformer=transformer,
-        vae=_decoder(),
-        text_encoder=_t5(),
-        tokenizer=t5_tokenizer(),
-        scheduler=diffusion.build("DPMSolverMultistepScheduler"),
-    )
+    transformer = diffusion.pixart_transformer(caption_channels=T5_WIDTH)
+    scheduler = diffusion.build("DPMSolverMultistepScheduler")
+    return _of_transformer("PixArtAlphaPipeline", transformer, scheduler, _t5())
 
 
 def ddpm() -> Any:
     """Returns DDPM: a UNet and nothing else."""
-    unet = diffusion.ddpm_unet().model
-    return _silent(
-        "DDPMPipeline", unet=unet, scheduler=diffusion.build("DDPMScheduler")
+    scheduler = diffusion.build("DDPMScheduler")
+    return _pipeline(
+        "DDPMPipeline", unet=diffusion.ddpm_unet().model, scheduler=scheduler
     )
