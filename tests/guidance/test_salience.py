@@ -128,3 +128,10 @@ def test_bad_options_are_named(options, words):
 def test_chains_need_pictures_and_heads(mean):
     with pytest.raises(ShapeError, match=r"batch shape \(pictures, heads\)"):
         Salience().of(DenseTransition(mean))
+
+
+def test_heads_that_all_forget_at_once_have_no_weights_by_lambda2():
+    alike = AttentionTransition(torch.zeros(1, 2, 5, 3), torch.zeros(1, 2, 5, 3))
+    with pytest.raises(ArgumentError, match="uniform"):
+        Salience("column_sum", heads="lambda2").of(alike)
+    close(Salience("column_sum").of(alike), torch.ones(1, 5))

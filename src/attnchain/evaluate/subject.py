@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnchain.errors import UnsupportedModelError
+from attnchain.markov import mix
 from attnchain.methods import similarity
-from attnchain.operators import DenseTransition, forward_backward, stored
+from attnchain.operators import DenseTransition, forward_backward
 from attnchain.vision import PictureAttention, read_attention
 
 if TYPE_CHECKING:
@@ -79,23 +80,26 @@ class Subject:
         return self._kept[key]
 
     def _mixed(self, layers: Layers, weights: Weights) -> DenseTransition:
-        parts = [
+        """The mixture of the layers' own ones, each as much as its heads together."""
+        chains = [
             self.once(("layer", i, weights), self._layer, i, weights) for i in layers
         ]
-        total = sum(weight for _, weight in parts)
-        return DenseTransition(torch.stack([part for part, _ in parts]).sum(0) / total)
+        sums = [self._moduli(i, weights).sum() for i in layers]
+        return DenseTransition(mix(chains, lambda2=sums).to_dense())
 
     def _back(self, layers: Layers, weights: Weights) -> DenseTransition:
         both = forward_backward(self.chain(layers, weights)).to_dense()
         return DenseTransition(both, atol=1e-4)
 
-    def _layer(self, layer: int, weights: Weights) -> tuple[Tensor, float]:
-        """Weighted sum of the heads of one layer, and the sum of the weights."""
-        heads = stored(self.attention.heads[layer]).to_dense()
-        shares = torch.ones(len(heads))
-        if weights == "lambda2":
-            shares = self.part((layer,)).lambda2[0].float()
-        return torch.einsum("h,hij->ij", shares, heads), float(shares.sum())
+    def _layer(self, layer: int, weights: Weights) -> DenseTransition:
+        heads, known = self.attention.heads[layer], [self._moduli(layer, weights)]
+        return DenseTransition(mix(heads, lambda2=known).to_dense())
+
+    def _moduli(self, layer: int, weights: Weights) -> Float[Tensor, " heads"]:
+        """What the heads of a layer count: their lambda_2, or one and all alike."""
+        if weights == "uniform":
+            return torch.ones(self.attention.heads[layer].batch_shape)
+        return self.part((layer,)).lambda2[0]
 
 
 def read_subject(picture: "Image", model: "LoadedModel", *, size: int) -> Subject:

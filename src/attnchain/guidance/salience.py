@@ -9,13 +9,11 @@ from torch import Tensor
 
 from attnchain.checks import check_fraction, check_number, check_whole
 from attnchain.errors import ArgumentError, ShapeError
-from attnchain.markov import Direction, oriented, second_eigenvalue, stationary
+from attnchain.markov import Direction, mix, oriented, stationary
 from attnchain.operators import (
     AbstractTransition,
-    AttentionTransition,
     Damped,
     DenseTransition,
-    Mixture,
     fits_budget,
 )
 
@@ -92,6 +90,7 @@ class Salience:
 
         Raises:
             ShapeError: The batch has other axes.
+            ArgumentError: Weights by lambda_2, and every lambda_2 is zero.
             ConvergenceError: TokenRank was not found to the tolerance.
 
         Cost:
@@ -114,16 +113,10 @@ class Salience:
 
     def _mixed(self, attention: AbstractTransition) -> list[AbstractTransition]:
         """One chain for each picture: a single batch of matrices where they fit."""
-        pictures, heads = attention.batch_shape
-        weights = torch.full((pictures, heads), 1 / heads, device=attention.device)
-        if self.heads == "lambda2":
-            modulus = second_eigenvalue(attention).modulus
-            weights = modulus / modulus.sum(-1, keepdim=True)
-        if fits_budget(attention.shape, attention.dtype, attention.device):
-            matrices = _matrices(attention)
-            mixed = torch.einsum("phij,ph->pij", matrices, weights.to(matrices))
-            return [DenseTransition.trusted(mixed)]
-        return [Mixture([attention[i]], [weights[i]]) for i in range(pictures)]
+        mixed = [mix(attention[i], self.heads) for i in range(len(attention))]
+        if not fits_budget(attention.shape, attention.dtype, attention.device):
+            return mixed
+        return [DenseTransition.trusted(torch.stack([one.to_dense() for one in mixed]))]
 
     def _bounced(self, chain: AbstractTransition) -> Tensor:
         n = chain.n_states
@@ -140,12 +133,3 @@ class Salience:
     def _rank(self, chain: AbstractTransition) -> Tensor:
         damped = oriented(Damped(chain, self.damping), self.direction)
         return stationary(damped, tolerance=self.tolerance).distribution.to(chain.dtype)
-
-
-def _matrices(attention: AbstractTransition) -> Tensor:
-    """All matrices at once; attention without a mask is one batched softmax."""
-    if not isinstance(attention, AttentionTransition):
-        return attention.to_dense()
-    if attention.mask is not None or attention.causal or attention.scale is None:
-        return attention.to_dense()
-    return (attention.q * attention.scale @ attention.k.mT).softmax(-1)
