@@ -17,7 +17,7 @@ from attnchain.nested import NestedTokens
 from attnchain.operators import Restricted
 
 HERE = Path(__file__).parent if "__file__" in globals() else Path()
-WEIGHTS = HERE.parent / "benchmarks" / "methods" / "nested.safetensors"
+WEIGHTS = HERE.absolute().parent / "benchmarks" / "methods" / "nested.safetensors"
 SHOWN = (1, 2, 4, 8)
 
 model = NestedTokens.load(WEIGHTS)

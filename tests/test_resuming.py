@@ -21,7 +21,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 def test_other_settings_are_named(tmp_path):
     file = tmp_path / "run.pt"
     save_state(file, SETTINGS, {})
-    with pytest.raises(ArgumentError, match="other settings .*'epochs': 3"):
+    with pytest.raises(ArgumentError, match=r"other settings .*'epochs': 3"):
         load_state(file, {**SETTINGS, "epochs": 4})
 
 

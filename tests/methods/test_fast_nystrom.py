@@ -154,7 +154,6 @@ class TestInAModel:
         found = nystrom_attention(q, k, v, landmarks, scale=scale)
         torch.testing.assert_close(found, operator.pull(v.mT).mT)
 
-<<<<<<< HEAD
     def test_each_picture_may_have_its_own_landmarks(self):
         q, k, v = self.tensors()
         rows = torch.tensor([[0, 4], [8, 1]])
@@ -171,13 +170,6 @@ class TestInAModel:
             nystrom_attention(q, k, v, torch.zeros(3, 1, dtype=torch.long))
         with pytest.raises(ArgumentError, match="iterations"):
             nystrom_attention(q, k, v, torch.tensor([0]), iterations=0)
-=======
-    def test_no_token_may_be_left_out_altogether(self):
-        with pytest.raises(ArgumentError, match="no token is left"):
-            masked(noisy(), torch.arange(80))
-        with pytest.raises(ArgumentError, match="tokens must be"):
-            masked(noisy(), torch.tensor([80]))
->>>>>>> e894902 (One piece where there were several: what a chain is made of, heads of pages, missing arguments, checkpoints of trainings)
 
     def test_all_tokens_as_landmarks_are_the_model_itself(self):
         tiny = dinov2()

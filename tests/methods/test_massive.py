@@ -5,7 +5,7 @@ import torch
 from tests.operators.builders import queries_and_keys
 
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
-from attnchain.methods.massive import Sunk, masked, massive_tokens
+from attnchain.methods.massive import masked, massive_tokens
 from attnchain.operators import AttentionTransition
 
 
@@ -39,21 +39,11 @@ class TestMasking:
         found = masked(chain, torch.tensor([1, 4])).to_dense()
         torch.testing.assert_close(found, matrix)
 
-    def test_sinking_loses_what_is_reported(self):
-        chain = noisy()
-        sunk = Sunk(chain, torch.tensor([2, 5]))
-        matrix = chain.to_dense().clone()
-        matrix[:, [2, 5]] = 0
-        v = torch.rand(80, dtype=torch.float64)
-        torch.testing.assert_close(sunk.push(v), v @ matrix)
-        torch.testing.assert_close(sunk.pull(v), matrix @ v)
-        torch.testing.assert_close(sunk.lost, 1 - matrix.sum(-1))
-
     def test_no_token_may_be_left_out_altogether(self):
         with pytest.raises(ArgumentError, match="no token is left"):
             masked(noisy(), torch.arange(80))
         with pytest.raises(ArgumentError, match="tokens must be"):
-            Sunk(noisy(), torch.tensor([80]))
+            masked(noisy(), torch.tensor([80]))
 
     def test_massive_tokens_stand_above_the_largest_gap(self):
         norms = torch.tensor([1.0, 1.5, 200.0, 1.2, 150.0, 2.0])

@@ -2,10 +2,10 @@
 
 From the formulas of Lu, Liao, Wang, Yang, Shi, *Artifacts and Attention Sinks*.
 `massive_tokens` finds tokens by norm; `masked` takes attention to them away before the
-softmax, `Sunk` after it. The paper's Fast Nystrom attention is in `fast_nystrom`.
+softmax. The paper's Fast Nystrom attention is in `fast_nystrom`.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnchain.checks import check_finite, check_floating
 from attnchain.errors import ArgumentError, NotStochasticError, ShapeError
-from attnchain.operators import AbstractTransition, AttentionTransition, kept_states
+from attnchain.operators import AttentionTransition, kept_states
 
 
 def massive_tokens(features: Float[Tensor, "n d"]) -> Int[Tensor, " m"]:
@@ -78,50 +78,3 @@ def masked(chain: AttentionTransition, tokens: Tensor) -> AttentionTransition:
     else:
         mask = mask.masked_fill(~allowed, -torch.inf)
     return replace(chain, mask=mask)
-
-
-@dataclass(frozen=True, eq=False)
-class Sunk:
-    """A chain killed on entering some tokens: their probabilities become zero.
-
-    The variant after the softmax: rows are not renormalised, so mass is lost and this
-    is no `AbstractTransition`. `lost` says how much.
-
-    Args:
-        base: The chain.
-        tokens: Indices or mask of the tokens.
-
-    Attributes:
-        lost: Probability of entering one of the tokens in one step, `(*batch, n)`.
-
-    Raises:
-        ArgumentError: The tokens are no states.
-
-    Example:
-        >>> import torch
-        >>> from attnchain import as_transition
-        >>> chain = as_transition(torch.tensor([[0.75, 0.25], [0.5, 0.5]]))
-        >>> Sunk(chain, torch.tensor([1])).push(torch.tensor([1.0, 0.0]))
-        tensor([0.7500, 0.0000])
-    """
-
-    base: AbstractTransition
-    tokens: Tensor
-    lost: Float[Tensor, "*batch n"] = field(init=False)
-
-    def __post_init__(self) -> None:
-        tokens = kept_states(self.tokens, self.base.n_states, "tokens").to(
-            self.base.device
-        )
-        object.__setattr__(self, "tokens", tokens)
-        entered = torch.zeros(self.base.n_states, dtype=self.base.dtype)
-        entered[tokens.cpu()] = 1
-        object.__setattr__(self, "lost", self.base.pull(entered))
-
-    def push(self, vector: Tensor) -> Tensor:
-        """One step of what is still alive; the shapes of `AbstractTransition.push`."""
-        return self.base.push(vector).index_fill(-1, self.tokens, 0)
-
-    def pull(self, observable: Tensor) -> Tensor:
-        """Expected value after a step, zero for what was killed."""
-        return self.base.pull(observable.index_fill(-1, self.tokens, 0))

@@ -133,16 +133,8 @@ class Grouped(AbstractTransition):
         return self.base.axes
 
     @property
-    def shape(self) -> torch.Size:
-        return self.base.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
+    def _part(self) -> AbstractTransition:
+        return self.base
 
     @property
     def row_error(self) -> float:
