@@ -225,6 +225,21 @@ def told_tokens(
     return None
 
 
+def is_split_in_heads(running: RunningModule, size: int, heads: int) -> bool:
+    """Tells whether an axis runs over pictures and heads, or over pictures alone.
+
+    Args:
+        running: The module that attends; what it was given tells how many pictures.
+        size: Length of the axis.
+        heads: How many heads there are.
+    """
+    inputs = [x for x in running.tensors() if x.ndim == 3]
+    pictures = {n for x in inputs for n in x.shape[:2]}
+    if size in pictures and size not in {n * heads for n in pictures}:
+        return False
+    return size % heads == 0
+
+
 def heads_last(tensor: Tensor, heads: int | None) -> Tensor:
     """Moves the axis of heads beside the tokens, from `(B, heads, windows, n, d)`."""
     second = tensor.ndim > 4 and tensor.shape[1] == heads != tensor.shape[-3]

@@ -72,7 +72,7 @@ class Interception(TorchFunctionMode):
                 self.recorder.attended(result)
             self.recorder.provenance.follow(func, args, kwargs, result)
             if not INSIDE_MULTI_HEAD.get():
-                self.recorder.follow(func, args or tuple(kwargs.values()), result)
+                self.recorder.follow(func, args, kwargs, result)
         except ChainError:
             raise
         except Exception as error:

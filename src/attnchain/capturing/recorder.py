@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from attnchain.capturing.backward import Trace
 from attnchain.capturing.by_hand import Softmaxes
-from attnchain.capturing.calls import AttentionCall, RunningModule, told_tokens
+from attnchain.capturing.calls import (
+    AttentionCall,
+    RunningModule,
+    is_split_in_heads,
+    told_tokens,
+)
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.layouts import find_layout
 from attnchain.capturing.pipelines import Denoising, Part
@@ -47,7 +52,7 @@ class Recorder:
         self.recording = recording
         self.running: list[RunningModule] = []
         self.provenance = Provenance()
-        self.unread: dict[str, None] = {}
+        self._unread: dict[str, None] = {}
         self.has_run = False
         self.ran_elsewhere = False
         self._root = RunningModule("", model)
@@ -56,7 +61,7 @@ class Recorder:
         self._thread = get_ident()
         self._passes = Passes()
         self._softmaxes = Softmaxes()
-        self._attending: set[int] = set()
+        self._attending: dict[int, set[tuple[int, int]]] = {}
         self._gradients = gradients
         self._untold: list[Trace] = []
         self._places: dict[tuple[str, int, Kind], int] = {}
@@ -65,6 +70,12 @@ class Recorder:
     def names(self) -> list[str]:
         """Names of the modules in which attention was seen."""
         return [name or "model" for name, *_ in self.recording.counts.layers]
+
+    @property
+    def unread(self) -> list[str]:
+        """Names of the modules whose attention could not be followed."""
+        unused = (name or "the model" for name in self._softmaxes.unused.values())
+        return list(dict.fromkeys([*self._unread, *unused]))
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -110,22 +121,29 @@ class Recorder:
         """Tells whether `(pictures x heads, n, d)` was given, by the width d."""
         inputs = self.running[-1].tensors()
         widths = {x.shape[-1] for x in inputs}
-        fits = q.ndim == 3 and heads > 1 and q.shape[0] % heads == 0
-        return fits and heads * q.shape[-1] in widths
+        split = q.ndim == 3 and is_split_in_heads(self.running[-1], q.shape[0], heads)
+        return split and heads > 1 and heads * q.shape[-1] in widths
 
-    def follow(self, func: Callable[..., Any], args: Any, result: Any) -> None:
+    def follow(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, result: Any
+    ) -> None:
         """Keeps attention that is computed by hand, where it weighs values."""
-        attending = next(
-            (one for one in reversed(self.running) if not is_plain(one.module)),
-            self.running[-1],
-        )
-        weighed = self._softmaxes.follow(attending, func, args, result)
+        stack = [one for one in self.running if not is_plain(one.module)]
+        stack = stack or self.running[-1:]
+        weighed = self._softmaxes.follow(stack, func, args, kwargs, result)
         if IN_BLOCKS.intersection(self.running[-1].families):
-            self.unread[self.running[-1].name or "the model"] = None
+            self._unread[self.running[-1].name or "the model"] = None
         elif weighed is not None:
             lengths = weighed.matrix.shape[2], weighed.matrix.shape[3]
             trace = None
             if self._gradients:
+                if weighed.attached is None:
+                    message = (
+                        f"{self.running[-1].name or 'the model'} moves the axes of its "
+                        f"weights, whose gradient cannot be read; capture without "
+                        f"gradients=True, or leave it out with name=..."
+                    )
+                    raise UnsupportedModelError(message)
                 shape = weighed.matrix.shape[:3]
                 trace = Trace(tuple(shape), tensor=weighed.attached)
             self._record(weighed.matrix, lengths, weighed.parts, trace)
@@ -138,7 +156,7 @@ class Recorder:
         trace: Trace | None,
     ) -> None:
         """Keeps attention at its site, if it is chosen."""
-        self._attending.add(self.running[-1].serial)
+        self._attending.setdefault(self.running[-1].serial, set()).add(lengths)
         kind = self.provenance.kind(self.running, lengths, parts)
         if kind == "self" and self._is_among_channels(lengths):
             kind = "channel"
@@ -209,12 +227,13 @@ class Recorder:
     def _forget(self, depth: int) -> None:
         self.provenance.leave(self.running[depth:])
         for running in self.running[depth:]:
-            unused = running in self._softmaxes.unused
-            self._softmaxes.unused.pop(running, None)
-            named = "att" in type(running.module).__name__.lower()
-            if unused and named and running.serial not in self._attending:
-                self.unread[running.name or "the model"] = None
-            self._attending.discard(running.serial)
+            seen = self._attending.pop(running.serial, set())
+            for lengths in seen:
+                self._softmaxes.unused.pop((running.serial, *lengths), None)
+            if running in self._softmaxes.others:
+                del self._softmaxes.others[running]
+                if "att" in type(running.module).__name__.lower() and not seen:
+                    self._unread[running.name or "the model"] = None
         del self.running[depth:]
 
     def _is_among_channels(self, lengths: tuple[int, int]) -> bool:
