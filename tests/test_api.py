@@ -13,15 +13,15 @@ import pytest
 NAMES = {
     "attnchain": """
         AbstractTransition AttentionRecord ChainError TokenGrid __version__
-        as_transition capture load metastable_sets mix propagate segment spectrum
-        stationary token_rank
+        as_transition capture load metastable_sets mix propagate read_text segment
+        spectrum stationary token_rank
     """,
     "attnchain.operators": """
         AbstractTransition AttentionTransition ColumnNormalized Conditioned Damped
         DenseTransition Grouped Lazy Mixture Permuted Power Product Restricted Reversed
         Seating Side Stacked announce_storage as_transition check_transition fits_budget
-        forward_backward full_precision kept_mass kept_states normalize_rows stored
-        to_scipy
+        forward_backward full_precision is_causal kept_mass kept_states normalize_rows
+        stored to_scipy
     """,
     "attnchain.markov": """
         Direction LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum
@@ -38,7 +38,12 @@ NAMES = {
         picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
-        LoadedModel LoadedSpeech LoadedText load of_kind read_picture to_rgb
+        LoadedModel LoadedSpeech LoadedText load of_kind origin read_picture to_rgb
+    """,
+    "attnchain.readouts": """
+        Resolvent Sink cluster_heads column_sums continued_sums effective_rank
+        head_spectra laplacian_eigenvalues received resolvent row_entropy sinks
+        stable_rank
     """,
     "attnchain.vision": """
         ClickSegmentation Clicks DEFAULT_LAYERS ObjectSegmentation PictureAttention
@@ -46,6 +51,7 @@ NAMES = {
         rank_patches read_attention segment segment_object segment_point
         segment_sets
     """,
+    "attnchain.language": "Comparison TextReading compare read_text",
     "attnchain.text": """
         TextAttention WordSegmentation read_diffusion segment_words text_attention
     """,

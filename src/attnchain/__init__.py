@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     # from a running model
     from attnchain.capturing import AttentionRecord, TokenGrid, capture
 
+    # texts
+    from attnchain.language import read_text
+
     # questions to a chain
     from attnchain.markov import metastable_sets, mix, propagate, spectrum, stationary
 
@@ -38,6 +41,7 @@ __all__ = [
     "metastable_sets",
     "mix",
     "propagate",
+    "read_text",
     "segment",
     "spectrum",
     "stationary",
@@ -54,12 +58,13 @@ _PLACES = {
     "metastable_sets": "markov",
     "mix": "markov",
     "propagate": "markov",
+    "read_text": "language",
     "segment": "vision",
     "spectrum": "markov",
     "stationary": "markov",
     "token_rank": "ranking",
 }
-_PACKAGES = (*_PLACES.values(), "models", "plot", "maps", "checks")
+_PACKAGES = (*_PLACES.values(), "models", "plot", "maps", "readouts", "checks")
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,16 @@ def write_whole(file: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
+def check_new(file: Path | None) -> None:
+    """Raises OutputError where a file to write is there already, or has no folder."""
+    if file is None:
+        return
+    if os.path.lexists(file):
+        raise OutputError(f"{file} is there already; move it away or name another file")
+    if not file.absolute().parent.is_dir():
+        raise OutputError(f"{file} cannot be written: there is no folder {file.parent}")
+
+
 class Outputs:
     """Collects the files of one result and moves them into place at the end.
 

@@ -17,9 +17,11 @@ from attnchain.operators import (
     AttentionTransition,
     Damped,
     DenseTransition,
+    Mixture,
     Permuted,
     as_transition,
     forward_backward,
+    is_causal,
 )
 from attnchain.testing import assert_distribution, chains
 
@@ -358,3 +360,26 @@ def test_no_sets_at_all_are_refused():
 def test_a_tensor_is_no_chain(question):
     with pytest.raises(ArgumentError, match="transition"):
         question(torch.full((3, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("backend", ["dense", "tiled"])
+def test_causality_is_seen_before_any_product(backend, monkeypatch):
+    """Heads, their mixture, padded texts and masks that hide later tokens."""
+    q, k = torch.randn(2, 3, 6, 4)
+    heads = AttentionTransition(q, k, causal=True, backend=backend)
+    later = torch.ones(6, 6).tril().bool()
+    masked = AttentionTransition(q, k, mask=later, backend=backend)
+    added = AttentionTransition(q, k, mask=later.float().log(), backend=backend)
+
+    def no_product(*_):
+        raise AssertionError("a product was formed")
+
+    monkeypatch.setattr(AttentionTransition, "_product", no_product)
+    even = [torch.full((3,), 1 / 3)]
+    for chain in (heads[0], masked[0], added[0], Mixture([heads], even)):
+        assert is_causal(chain)
+        with pytest.raises(ReducibleChainError, match="never left for later tokens"):
+            metastable_sets(chain)
+    whole = AttentionTransition(q, k, mask=later.roll(1, 1), backend=backend)
+    assert not is_causal(whole)
+    assert not is_causal(Mixture([whole], even))

@@ -166,10 +166,10 @@ class TextTokens:
 
 def _offsets(tokenizer: Any, text: str, length: int | None) -> list[tuple[int, int]]:
     """Characters of each token; a text is cut and padded to a length."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"verbose": False}
     if length is not None:
         padding = False if tokenizer.pad_token is None else "max_length"
-        options = {"padding": padding, "truncation": True, "max_length": length}
+        options |= {"padding": padding, "truncation": True, "max_length": length}
     offsets = tokenizer(text, return_offsets_mapping=True, **options)["offset_mapping"]
     if length is not None and len(offsets) != length:
         message = (

@@ -11,13 +11,14 @@ from attnchain.cli.page import page
 from attnchain.cli.rank import rank
 from attnchain.cli.segment import segment
 from attnchain.cli.serve import serve
+from attnchain.cli.text import text
 
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Read a transformer's attention as a Markov chain.",
 )
-for command in (segment, rank, heads, page, serve, evaluate):
+for command in (segment, rank, heads, page, serve, text, evaluate):
     app.command()(command)
 
 

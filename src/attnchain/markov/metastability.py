@@ -30,9 +30,9 @@ from attnchain.markov.spectral import spectrum, stored_evenly
 from attnchain.markov.stationarity import stationary
 from attnchain.operators import (
     AbstractTransition,
-    AttentionTransition,
     check_transition,
     full_precision,
+    is_causal,
 )
 
 _NO_DROP = 1e-8
@@ -173,7 +173,7 @@ def _known_or_solved(
     if pi is not None:
         check_distribution(pi, n, "pi")
         return pi.double()
-    if isinstance(transition, AttentionTransition) and transition.causal and n > 1:
+    if n > 1 and is_causal(transition):
         message = (
             "causal attention is never left for later tokens, so it is reducible: damp "
             "it (damping < 1), or ask attnchain.operators.forward_backward of it"

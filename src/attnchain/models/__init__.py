@@ -1,6 +1,7 @@
 """Models by name, and pictures as their pixels.
 
 load: a model with what turns its input into tensors.
+origin: versions and digests to write beside a result.
 of_kind: what `load` returned, of one kind or an error.
 LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
@@ -11,6 +12,7 @@ read_picture: a picture file as RGB, upright, or one clear line of error.
 from attnchain.models.loaded import LoadedModel
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
+from attnchain.models.origins import origin
 from attnchain.models.pictures import read_picture, to_rgb
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "LoadedText",
     "load",
     "of_kind",
+    "origin",
     "read_picture",
     "to_rgb",
 ]

@@ -10,6 +10,7 @@ and out: `as_transition`, `normalize_rows`, `to_scipy`.
 from attnchain.operators.algebra import Mixture, Power, Product
 from attnchain.operators.attention import AttentionTransition
 from attnchain.operators.base import AbstractTransition, check_transition
+from attnchain.operators.causality import is_causal
 from attnchain.operators.damped import Damped
 from attnchain.operators.dense import DenseTransition
 from attnchain.operators.grouped import Grouped, Seating, kept_mass
@@ -57,6 +58,7 @@ __all__ = [
     "fits_budget",
     "forward_backward",
     "full_precision",
+    "is_causal",
     "kept_mass",
     "kept_states",
     "normalize_rows",

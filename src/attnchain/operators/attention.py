@@ -166,6 +166,28 @@ class AttentionTransition(AbstractTwoSided):
         ]
         return torch.stack(staying).view(self.q.shape[:-1])
 
+    @full_precision
+    def row_entropy(self) -> Float[Tensor, "*batch n"]:
+        r"""Entropy of every row in nats, $-\sum_j P_{ij} \ln P_{ij}$.
+
+        Cost: one pass over the scores, O(n) memory.
+        """
+        return self._reduced(_entropy)
+
+    @full_precision
+    def row_squares(self) -> Float[Tensor, "*batch n"]:
+        r"""Sum of squares of every row, $\sum_j P_{ij}^2$: two walkers meet at once.
+
+        Cost: one pass over the scores, O(n) memory.
+        """
+        return self._reduced(_squares)
+
+    def _reduced(self, of: tiled.Reducer) -> Tensor:
+        self._given.check()
+        pairs = zip(self.scores, self._heads, strict=True)
+        rows = [tiled.reduced(scores, head.sums, of) for scores, head in pairs]
+        return torch.stack(rows).view(self.q.shape[:-1])
+
     @overload
     def restrict(self, keep: slice) -> "AttentionTransition": ...
     @overload
@@ -326,3 +348,11 @@ class AttentionTransition(AbstractTwoSided):
             return True
         auto = self.backend == "auto"
         return auto and prefers_fused(self.device, self.dtype, self.q.shape[-1])
+
+
+def _entropy(p: Tensor, log2: Tensor) -> Tensor:
+    return torch.where(p > 0, -p * log2, 0.0) / tiled.LOG2_E
+
+
+def _squares(p: Tensor, _log2: Tensor) -> Tensor:
+    return p * p

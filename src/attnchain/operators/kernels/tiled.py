@@ -11,7 +11,7 @@ spacing of large scores.
 
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -25,6 +25,7 @@ FILLED = 2**20
 """Numbers in a block of rows that is written at once."""
 
 LOG2_E = 1.4426950408889634
+Reducer = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,16 @@ def diagonal(scores: Scores, sums: Rows) -> Tensor:
             part = part if lift is None else part - lift
             own = own + LOG2_E * part.to(own.dtype)
     return torch.exp2(own - sums.top) / sums.total
+
+
+def reduced(scores: Scores, sums: Rows, of: Reducer) -> Tensor:
+    """Sum over j of a function of P_ij and its logarithm to base 2, (n,)."""
+    result = torch.zeros_like(sums.total)
+    log_total = sums.total.log2()
+    for rows, columns in scores.tiles():
+        logs = scores.tile(rows, columns, sums.top).sub_(log_total[rows, None])
+        result[rows] += of(logs.exp2(), logs).sum(-1)
+    return result
 
 
 def _largest_added(mask: Tensor, causal: bool) -> Tensor:
