@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-PACKAGES = ("torch", "numpy", "scipy", "transformers", "timm")
+PACKAGES = ("attnchain", "torch", "numpy", "scipy", "transformers", "timm")
 
 
 def origin(model: nn.Module, given: bytes) -> dict[str, Any]:
@@ -43,9 +43,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _versions() -> dict[str, str]:
-    from attnchain import __version__
-
-    found = {"python": platform.python_version(), "attnchain": __version__}
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)
