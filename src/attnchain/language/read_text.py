@@ -51,6 +51,32 @@ def read_text(
         >>> model = ac.load("all-minilm-l6-v2")  # doctest: +SKIP
         >>> print(read_text(model, "A cat sat on the mat.").summary())  # doctest: +SKIP
     """
+    _check(model, sink)
+    inputs = model.tokens(text)
+    records = _records(model, inputs, layers)
+    chains = tuple(_plain(record, model) for record in records)
+    ids = inputs["input_ids"][0].tolist()
+    tokens = _tokens(model.tokenizer, text, ids)
+    kept = _kept(tokens, causal=chains[0].causal, drop=sink == "drop")
+    if len(kept) < 2:
+        message = (
+            f"the text {text!r} has {len(kept)} token(s) to walk between; give "
+            "at least two, or sink='keep'"
+        )
+        raise ArgumentError(message)
+    return TextReading(
+        text=text,
+        names=tuple(_name(model.tokenizer, tokens, i, ids[i]) for i in range(len(ids))),
+        spans=tokens.spans,
+        kept=kept,
+        layers=tuple(record.site.layer for record in records),
+        whole=chains,
+        model_name=model.name,
+        model_note=model.note,
+    )
+
+
+def _check(model: LoadedText, sink: str) -> None:
     of_kind(model, LoadedText)
     check_choice(sink, get_args(SinkPolicy), "sink")
     config: Any = model.model.config
@@ -60,28 +86,6 @@ def read_text(
             "attnchain.capture"
         )
         raise UnsupportedModelError(message)
-    inputs = model.tokens(text)
-    records = _records(model, inputs, layers)
-    chains = [_plain(record, model) for record in records]
-    ids = inputs["input_ids"][0].tolist()
-    tokens = _tokens(model.tokenizer, text, ids)
-    kept = _kept(tokens, causal=chains[0].causal, drop=sink == "drop")
-    if int(kept.sum()) < 2:
-        message = (
-            f"the text {text!r} has {int(kept.sum())} token(s) to walk between; give "
-            "at least two, or sink='keep'"
-        )
-        raise ArgumentError(message)
-    return TextReading(
-        text=text,
-        names=tuple(_name(model.tokenizer, tokens, i, ids[i]) for i in range(len(ids))),
-        spans=tokens.spans,
-        kept=tuple(kept.nonzero()[:, 0].tolist()),
-        layers=tuple(record.site.layer for record in records),
-        whole=tuple(chains),
-        model_name=model.name,
-        model_note=model.note,
-    )
 
 
 def _records(
@@ -120,11 +124,9 @@ def _name(tokenizer: Any, tokens: TextTokens, place: int, number: int) -> str:
     return tokens.text[span[0] : span[1]].strip() or " "
 
 
-def _kept(tokens: TextTokens, *, causal: bool, drop: bool) -> Tensor:
-    """Mask of the tokens that are states."""
-    kept = torch.ones(len(tokens), dtype=torch.bool)
+def _kept(tokens: TextTokens, *, causal: bool, drop: bool) -> tuple[int, ...]:
+    """Positions of the tokens that are states."""
     if drop and causal:
-        kept[0] = False
-    elif drop:
-        kept = torch.tensor([span is not None for span in tokens.spans])
-    return kept
+        return tuple(range(1, len(tokens)))
+    spans = enumerate(tokens.spans)
+    return tuple(place for place, span in spans if span is not None or not drop)
