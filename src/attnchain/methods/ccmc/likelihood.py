@@ -39,7 +39,8 @@ class FittedChain:
     Attributes:
         matrix: P, `(n, n)` in float64. Rows that the text does not determine are nan.
         standard_errors: Of the entries of P by the observed information, for many
-            samples; 0 for tokens that were offered and never came.
+            samples. Nan where an entry is 0 or 1: a token that was offered and never
+            came has no error by it.
         samples: How many next tokens each row was estimated from.
         loss: Mean negative log-likelihood of the determined rows' samples, in nats.
         steps_left: The Newton step left at the end for each row, in standard errors
@@ -261,11 +262,11 @@ def _fit_row(
     row = np.exp(logits - logits.max())
     row /= row.sum()
     spread = np.diag(row) - np.outer(row, row)
-    error = np.zeros_like(row)
+    error = np.full_like(row, np.nan)
     if len(row) > 1:
         covariance = np.linalg.inv(hessian) / len(chosen)
         error = np.sqrt(np.diag(spread[:, 1:] @ covariance @ spread[:, 1:].T))
-    found, errors = np.zeros(n), np.zeros(n)
+    found, errors = np.zeros(n), np.full(n, np.nan)
     found[tokens], errors[tokens] = row, error
     return found, errors, float(loss), left
 
