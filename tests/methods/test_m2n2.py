@@ -8,7 +8,13 @@ import torch
 
 from attnchain.capturing import TokenGrid
 from attnchain.errors import ArgumentError, ConvergenceError
-from attnchain.methods.m2n2 import balance, flooded, markov_map, sharpen
+from attnchain.methods.m2n2 import (
+    balance,
+    flooded,
+    markov_map,
+    searched_threshold,
+    sharpen,
+)
 from attnchain.operators import DenseTransition, as_transition
 from attnchain.testing import assert_stochastic
 
@@ -132,3 +138,62 @@ def test_floods_equal_brute_force_over_all_paths(seeds):
         highest = max(times[list(path)].tolist())
         expected[path[-1]] = min(float(expected[path[-1]]), highest)
     torch.testing.assert_close(flooded(times, grid, seeds), expected)
+
+
+def nested_squares():
+    """0 inside 8 x 8, 1 around it to 14 x 14, 5 beyond: the outer border is steeper."""
+    level = torch.full((24, 24), 5.0)
+    level[5:19, 5:19] = 1
+    level[8:16, 8:16] = 0
+    return level
+
+
+@pytest.mark.parametrize(
+    ("same", "others", "holds"),
+    [
+        ([0.0], [], 1.0),  # the steeper border
+        ([0.0], [1.0], 0.0),  # it holds an opposite mark
+        ([0.0, 0.0, 5.0], [], 1.0),  # a mark of the same sign far away does not stop it
+    ],
+)
+def test_the_searched_threshold_is_at_the_steepest_border_that_agrees(
+    same, others, holds
+):
+    level = nested_squares()
+    assert searched_threshold(level, level, same, others) == holds
+
+
+def test_no_region_is_larger_than_four_tenths_of_the_picture():
+    level = torch.zeros(20, 20)
+    level[:, 10:] = 9
+    level[:, :4] -= 1  # two tenths; the steep border has five
+    assert searched_threshold(level, level, [-1.0], []) == -1
+
+
+def test_where_no_region_agrees_the_smallest_is_taken():
+    level = nested_squares()
+    assert searched_threshold(level, level, [0.0], [0.0]) == 0
+
+
+def test_the_search_equals_one_by_hand():
+    generator = torch.Generator().manual_seed(3)
+    level, times = torch.rand(2, 12, 15, generator=generator).double()
+    same, others = [0.05, 0.3, 0.01], [0.35]
+    padded = torch.nn.functional.pad(times[None], (1, 1, 1, 1), mode="replicate")[0]
+    ordered = level.flatten().sort().values
+    best, expected = -1.0, 0.0
+    for share in torch.linspace(0, 0.4, 161)[1:]:
+        threshold = float(ordered[int(share * 179)])
+        slopes = []
+        for y, x in itertools.product(range(12), range(15)):
+            around = level[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            if level[y, x] <= threshold and bool((around > threshold).any()):
+                a = padded[y : y + 3, x : x + 3]
+                across = (a[:, 2] - a[:, 0]) @ torch.tensor([1.0, 2, 1]).double()
+                down = (a[2] - a[0]) @ torch.tensor([1.0, 2, 1]).double()
+                slopes.append(math.hypot(across, down))
+        agree = sum(value <= threshold for value in same) / len(same)
+        score = sum(slopes) / max(1, len(slopes)) * agree
+        if score > best and all(value > threshold for value in others):
+            best, expected = score, threshold
+    assert searched_threshold(level, times, same, others) == pytest.approx(expected)

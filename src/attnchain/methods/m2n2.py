@@ -6,60 +6,72 @@ the walk and `flooded` removes look-alikes that are not connected to the seed.
 
 Sources:
     Karmann and Urfalioglu, Repurposing Stable Diffusion Attention for Training-Free
-    Unsupervised Interactive Segmentation (M2N2), arXiv 2411.10411. Its search for
-    thresholds along edges of the picture is replaced by Otsu's threshold.
+    Unsupervised Interactive Segmentation (M2N2), arXiv 2411.10411. By default Otsu's
+    threshold stands for its search along edges of the map. Its maps are enlarged by
+    joint bilateral upsampling and flooded by pixels; ours are flooded by patches and
+    enlarged bilinearly.
 """
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from attnchain.capturing import TokenGrid
-from attnchain.checks import check_number, check_positive, check_whole
+from attnchain.checks import check_choice, check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
 from attnchain.maps import enlarge, otsu_in_range
 from attnchain.markov import Start, starting_distribution
 from attnchain.operators import AbstractTransition, DenseTransition, normalize_rows
 from attnchain.vision import Clicks, ClickSegmentation
 
+Thresholds = Literal["otsu", "searched"]
+
 _TEMPERATURE: Final = 0.65
 _FLOOR: Final = 1e-2
+_LARGEST_AREA: Final = 0.4
+_LEVELS: Final = 160
 
 
-def segment_nearest(session: Clicks) -> ClickSegmentation:
+def segment_nearest(
+    session: Clicks, *, thresholds: Thresholds = "otsu"
+) -> ClickSegmentation:
     """The object by M2N2's rule: a pixel belongs to its nearest mark.
 
     Every mark has its Markov map in the sharpened (T = 0.65), balanced chain, flooded
-    from the mark and divided by a threshold: Otsu's in the logarithm, lowered until no
-    opposite mark is inside. Beyond one, a pixel is background.
+    from the mark and divided by a threshold. Beyond one, a pixel is background.
 
     Args:
         session: Marks without a box.
+        thresholds: "otsu", Otsu's in the logarithm of the map, lowered until no
+            opposite mark is inside; or "searched", as published: see
+            `searched_threshold`.
 
     Returns:
         `ClickSegmentation`, to compare with `Clicks.segment`.
 
     Raises:
-        ArgumentError: No positive mark, or a box.
+        ArgumentError: No positive mark, a box, or unknown thresholds.
         ConvergenceError: The chain could not be balanced.
     """
-    return session.cut(_competition)
+    check_choice(thresholds, get_args(Thresholds), "thresholds")
+    levels = _otsu_levels if thresholds == "otsu" else _searched_levels
+    return session.cut(partial(_competition, levels=levels))
 
 
-def _competition(session: Clicks) -> Float[Tensor, "height width"]:
+def _competition(
+    session: Clicks, levels: Callable[[Clicks], list[Tensor]]
+) -> Float[Tensor, "height width"]:
     """How much nearer than one the nearest mark is."""
     if any(mark.box for mark in session.marks):
         message = "M2N2's rule knows no boxes; use Clicks.segment, or mark points"
         raise ArgumentError(message)
     distances: dict[bool, Tensor] = {}
-    for mark, level in zip(session.marks, _levels(session), strict=True):
-        opposite = [m for m in session.marks if m.positive != mark.positive]
-        others = [float(level[y, x]) for m in opposite for x, y in m.pixels]
-        own = [float(level[y, x]) for x, y in mark.pixels]
-        threshold = max([min([otsu_in_range(level), *others]), *own, _FLOOR])
-        scaled = level / threshold
+    for mark, scaled in zip(session.marks, levels(session), strict=True):
         known = distances.get(mark.positive, scaled)
         distances[mark.positive] = torch.minimum(known, scaled)
     reach = torch.ones_like(distances[True])
@@ -67,16 +79,99 @@ def _competition(session: Clicks) -> Float[Tensor, "height width"]:
     return rival - distances[True]
 
 
-def _levels(session: Clicks) -> list[Float[Tensor, "height width"]]:
-    """The flooded Markov map of every mark at picture size, in the logarithm."""
+def _otsu_levels(session: Clicks) -> list[Float[Tensor, "height width"]]:
+    """The flooded map of every mark in the logarithm, divided by Otsu's threshold."""
     attention, grid = session.attention, session.attention.grid
     chain = balance(sharpen(attention.chain, _TEMPERATURE))
-    levels = []
+    scaled: list[Tensor] = []
     for mark in session.marks:
         times = markov_map(chain, mark.patches)
-        level = flooded(times, grid, mark.patches).log1p()
-        levels.append(enlarge(grid.to_map(level), **attention.size))
-    return levels
+        flood = flooded(times, grid, mark.patches).log1p()
+        level = enlarge(grid.to_map(flood), **attention.size)
+        _, others = _at_marks(session, level, mark.positive)
+        own = [float(level[y, x]) for x, y in mark.pixels]
+        threshold = max([min([otsu_in_range(level), *others]), *own, _FLOOR])
+        scaled.append(level / threshold)
+    return scaled
+
+
+def _searched_levels(session: Clicks) -> list[Float[Tensor, "height width"]]:
+    """The flooded map of every mark, divided by the threshold that was searched."""
+    attention, grid = session.attention, session.attention.grid
+    chain = balance(sharpen(attention.chain, _TEMPERATURE))
+    scaled: list[Tensor] = []
+    for mark in session.marks:
+        times = markov_map(chain, mark.patches)
+        flood = flooded(times, grid, mark.patches)
+        maps = grid.to_map(torch.stack([times, flood]))
+        unflooded, level = enlarge(maps, **attention.size)
+        same, others = _at_marks(session, level, mark.positive)
+        threshold = searched_threshold(level, unflooded, same, others)
+        scaled.append(level / max(threshold, _FLOOR))
+    return scaled
+
+
+def _at_marks(
+    session: Clicks, level: Tensor, positive: bool
+) -> tuple[list[float], list[float]]:
+    """Values at the marks of the same sign, and at those of the opposite one."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for mark in session.marks:
+        values = [float(level[y, x]) for x, y in mark.pixels]
+        found[mark.positive is positive] += values
+    return found[True], found[False]
+
+
+def searched_threshold(
+    level: Float[Tensor, "height width"],
+    times: Float[Tensor, "height width"],
+    same: Sequence[float],
+    others: Sequence[float],
+) -> float:
+    """M2N2's threshold: the region with the steepest border that agrees with the marks.
+
+    Of the levels that hold up to 0.4 of the picture, the one of the largest product of
+    the mean steepness of the map (Sobel) along the region's inner border and the share
+    of marks of the same sign inside, none of the opposite sign being inside.
+
+    Args:
+        level: The flooded map of one mark.
+        times: Its Markov map, of which the steepness is taken.
+        same: Values of `level` at the marks of the same sign.
+        others: Values at those of the opposite sign.
+
+    Returns:
+        The threshold; the smallest level where no region agrees.
+    """
+    shares = torch.linspace(0, _LARGEST_AREA, _LEVELS + 1)[1:]
+    ordered = level.flatten().sort().values
+    levels = ordered[(shares * (len(ordered) - 1)).long()]
+    around = functional.max_pool2d(level[None], 3, 1, 1)[0]
+    enters = torch.bucketize(level, levels).flatten()
+    leaves = torch.bucketize(around, levels).flatten()
+    steepness = _steepness(times).flatten()
+    ones = torch.ones_like(steepness)
+
+    def on_border(weights: Tensor) -> Tensor:
+        change = torch.zeros(_LEVELS + 1).to(weights)
+        change.index_add_(0, enters, weights).index_add_(0, leaves, -weights)
+        return change.cumsum(0)[:-1]
+
+    inside = torch.bucketize(levels, ordered, right=True)
+    small = inside <= _LARGEST_AREA * len(ordered)
+    mean = on_border(steepness) / on_border(ones).clamp_min(1)
+    agree = (torch.tensor(same)[:, None].to(levels) <= levels).float().mean(0)
+    free = (torch.tensor(others)[:, None].to(levels) > levels).all(0)
+    return float(levels[(mean * agree * free * small).argmax()])
+
+
+def _steepness(values: Float[Tensor, "height width"]) -> Tensor:
+    """Length of Sobel's gradient."""
+    across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).to(values)
+    padded = functional.pad(values[None, None], (1, 1, 1, 1), mode="replicate")
+    return functional.conv2d(padded, torch.stack([across, across.T])[:, None]).norm(
+        dim=1
+    )[0]
 
 
 def sharpen(chain: AbstractTransition, temperature: float) -> DenseTransition:
