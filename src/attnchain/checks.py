@@ -85,7 +85,8 @@ def check_distribution(vector: Tensor, n_states: int, name: str) -> None:
 
 def check_fraction(value: Any, name: str, *, zero: bool = False) -> None:
     """Raises ArgumentError unless the number lies in (0, 1], or [0, 1] with `zero`."""
-    number: Any = value if isinstance(value, Real) else math.nan
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    number: Any = value if real else math.nan
     if not (0 <= number <= 1 if zero else 0 < number <= 1):
         interval = "[0, 1]" if zero else "(0, 1]"
         raise ArgumentError(f"{name} must lie in {interval}, but is {value!r}")
@@ -109,7 +110,8 @@ def check_positive(value: Any, name: str) -> None:
 
 def check_number(value: Any, name: str) -> None:
     """Raises ArgumentError unless the argument is a finite number."""
-    if not isinstance(value, Real) or not math.isfinite(value):
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value):
         raise ArgumentError(f"{name} must be a finite number, but is {value!r}")
 
 

@@ -5,6 +5,7 @@ import torch
 from tests.capturing import zoo
 
 from attnchain.capturing import capture
+from attnchain.errors import ShapeError
 from attnchain.testing.models import importable_torchvision
 
 PADDED = torch.ones(2, 6, dtype=torch.long)
@@ -125,3 +126,22 @@ def test_layers_of_a_chosen_name_are_counted_back_among_them():
     assert [r.site.name for r in attention] == [
         "model.vision_tower.encoder.layers.1.self_attn"
     ]
+
+
+@pytest.mark.parametrize("name", ["Llama", "Bloom", "Gemma2"])
+def test_the_prompt_is_a_chain_with_a_static_cache_too(name):
+    """Places of the cache that are empty yet are no states."""
+    options = {"Bloom": {"n_layer": 2, "n_head": 4}, "Gemma2": {"sliding_window": 4}}
+    model = zoo.decoder(name, **options.get(name, {}))
+    prompt = zoo.tokens(2, 6)
+    given = {**GREEDY, "attention_mask": PADDED}
+    with capture(model) as plain:
+        model.generate(prompt, **given)
+    with capture(model) as static:
+        model.generate(prompt, **given, cache_implementation="static")
+    assert static.matching(layers=1, forwards=0)[0].shape[-2:] == (6, 8)
+    found = static.select(layers=1, forwards=0)
+    expected = plain.select(layers=1, forwards=0)
+    torch.testing.assert_close(found.to_dense(), expected.to_dense())
+    with pytest.raises(ShapeError, match="same tokens"):
+        static.select(layers=1, forwards=1)

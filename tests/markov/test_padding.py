@@ -214,3 +214,12 @@ def test_what_cannot_be_mixed_for_each_text_is_told(batch):
         mix([batch, batch[0]], "uniform")
     with pytest.raises(ShapeError, match="batch shapes"):
         mix(batch, torch.tensor([0.5, 0.5]))
+
+
+def test_sets_of_several_texts_are_asked_one_by_one(batch):
+    mixed = Damped(mix(batch, "uniform"), 0.5)
+    with pytest.raises(ShapeError, match=r"metastable_sets\(chains\[i\]\) for i in"):
+        metastable_sets(mixed, 2)
+    found = [metastable_sets(mixed[i], 2).labels for i in range(len(LIVE))]
+    for labels, live in zip(found, LIVE, strict=True):
+        assert torch.equal(labels >= 0, live)

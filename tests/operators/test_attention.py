@@ -12,7 +12,7 @@ from attnchain.errors import (
     NotStochasticError,
     ShapeError,
 )
-from attnchain.operators import AttentionTransition
+from attnchain.operators import AttentionTransition, Damped
 from attnchain.testing import assert_stochastic
 
 
@@ -210,3 +210,30 @@ def test_restricting_to_no_or_repeated_or_unknown_states_is_refused(keep):
     q, k = queries_and_keys(4, 2)
     with pytest.raises(ArgumentError, match="keep"):
         AttentionTransition(q, k).restrict(keep)
+
+
+@pytest.mark.parametrize("backend", ["dense", "tiled"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_diagonal_keeps_the_gradient(backend, causal):
+    q, k = queries_and_keys(7, 4)
+    q.requires_grad_()
+    weights = torch.arange(7.0, dtype=q.dtype)
+    chain = AttentionTransition(q, k, causal=causal, backend=backend)
+    [found] = torch.autograd.grad(chain.diagonal() @ weights, q)
+    scores = q @ k.mT * 0.5
+    if causal:
+        future = torch.ones(7, 7, dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    [expected] = torch.autograd.grad(scores.softmax(-1).diagonal() @ weights, q)
+    torch.testing.assert_close(found, expected)
+    with torch.no_grad():
+        plain = chain.diagonal()
+    torch.testing.assert_close(plain, scores.softmax(-1).diagonal().detach())
+
+
+def test_a_truth_value_is_no_number():
+    chain = AttentionTransition(*queries_and_keys(3, 2))
+    with pytest.raises(ArgumentError, match=r"damping must lie in .*True"):
+        Damped(chain, True)
+    with pytest.raises(ArgumentError, match="scale must be a finite number"):
+        AttentionTransition(chain.q, chain.k, scale=True)

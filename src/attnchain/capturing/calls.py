@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attnchain.errors import GridError, UnsupportedModelError
 
+HIDDEN = -9_000
+"""Masks add the smallest number there is, or -10,000; biases of position add more."""
 SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
 FLOATING = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
@@ -199,19 +202,19 @@ class AttentionCall:
 
 
 def told_tokens(
-    stack: Sequence[RunningModule], pictures: int, n_tokens: int
+    stack: Sequence[RunningModule], pictures: int, lengths: tuple[int, int]
 ) -> Tensor | None:
-    """Which tokens are no padding, by the `attention_mask` that a module was given.
+    """Which keys are no padding, by the `attention_mask` that a module was given.
 
     Outside a decoder that looks at another sequence, the mask may be of that sequence.
 
     Args:
         stack: The running modules, outermost first.
         pictures: Size of the batch.
-        n_tokens: Length of the sequence.
+        lengths: Queries and keys; more keys than the mask are empty places of a cache.
 
     Returns:
-        A boolean mask `(pictures, n_tokens)`, or None where none was given.
+        A boolean mask `(pictures, keys)`, or None where none was given.
     """
     decodes = False
     for running in reversed(stack):
@@ -220,9 +223,20 @@ def told_tokens(
             return None
         decodes = decodes or looks
         mask = running.tensor("attention_mask")
-        if mask is not None and mask.shape == (pictures, n_tokens):
-            return mask != 0
+        if mask is None or mask.ndim not in (2, 4) or len(mask) not in (1, pictures):
+            continue
+        live = _is_seen(mask) if mask.ndim == 2 else _is_seen(mask).any(dim=(1, 2))
+        empty = lengths[1] - live.shape[1]
+        if empty == 0 or (empty > 0 and live.shape[1] == lengths[0]):
+            return functional.pad(live, (0, empty)).expand(pictures, -1)
     return None
+
+
+def _is_seen(mask: Tensor) -> Tensor:
+    """What a mask shows: it holds truth values, or is added to scores."""
+    if not mask.is_floating_point() or bool((mask > 0).any()):
+        return mask != 0
+    return mask > HIDDEN
 
 
 def is_split_in_heads(running: RunningModule, size: int, heads: int) -> bool:

@@ -1,6 +1,7 @@
 """Attention that is kept as matrices: computed by hand, or asked for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -77,6 +78,10 @@ class DenseRecord(AbstractRecord):
             )
             raise NotStochasticError(message)
         return DenseTransition(matrix, axes=axes)
+
+    def _with_keys(self, number: int) -> Self:
+        tokens = None if self.tokens is None else self.tokens[:, :number]
+        return replace(self, matrix=self.matrix[..., :number], tokens=tokens)
 
     def probabilities(self, heads: Heads = None) -> Tensor:
         self._check_heads(heads, self.matrix.shape[1])

@@ -166,7 +166,9 @@ class Recorder:
         site = self._site(kind)
         by_hand = isinstance(seen, Tensor)
         pictures = len(seen) if by_hand else seen.q.shape[0]
-        told = told_tokens(self.running, pictures, lengths[1]) if by_hand else None
+        told = None
+        if by_hand and kind == "self":
+            told = told_tokens(self.running, pictures, lengths)
         for branch, part in self._parts(pictures):
             place = replace(site, branch=branch)
             if self.recording.wants(place, layout):

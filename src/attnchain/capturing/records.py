@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.capturing.backward import Trace
+from attnchain.capturing.calls import HIDDEN
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.sites import AttentionSite
 from attnchain.capturing.token_layout import Layout
@@ -23,8 +25,6 @@ from attnchain.operators import (
 AXES = ("input", "head")
 """Batch dimensions of captured attention: pictures or texts, and heads."""
 Heads = int | Sequence[int] | None
-HIDDEN = -9_000
-"""Masks add the smallest number there is, or -10,000; biases of position add more."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,6 +104,9 @@ class AbstractRecord(ABC):
             ArgumentError: There is no such head.
             NotStochasticError: Rows of a matrix sum to less than one.
         """
+        own = self._without_empty_places()
+        if own is not self:
+            return own.chains(heads, tokens=tokens)
         self._check_chain()
         chosen = self.live if tokens is None else tokens
         n_pictures, n = self.shape[0], self.shape[-1]
@@ -150,6 +153,9 @@ class AbstractRecord(ABC):
             NotStochasticError: Rows of a matrix sum to less than one: part of the
                 attention went to a learned sink.
         """
+        own = self._without_empty_places()
+        if own is not self:
+            return own.transition(heads)
         self._check_chain()
         live = self.live
         axes = AXES if heads is None or isinstance(heads, Iterable) else AXES[:1]
@@ -181,6 +187,21 @@ class AbstractRecord(ABC):
         Cost:
             One n x m matrix for each picture and head.
         """
+
+    def _without_empty_places(self) -> Self:
+        """Without the keys of a static cache that come after the prompt.
+
+        Where a later pass asks, its own keys are among these and are seen.
+        """
+        n_queries, n_keys = self.shape[-2:]
+        empty = self.site.kind == "self" and n_keys > n_queries > 1
+        if not empty or self.live.is_meta or bool(self.live[:, n_queries:].any()):
+            return self
+        return self._with_keys(n_queries)
+
+    @abstractmethod
+    def _with_keys(self, number: int) -> Self:
+        """The same with the first few keys only."""
 
     def _check_chain(self) -> None:
         n_queries, n_keys = self.shape[-2:]
@@ -256,10 +277,11 @@ class AttentionRecord(AbstractRecord):
 
     @property
     def live(self) -> Bool[Tensor, "pictures m"]:
-        n_pictures, _, _, n_keys = self.shape
+        n_pictures, _, n_queries, n_keys = self.shape
         if self.mask is None:
-            shape = (n_pictures, n_keys)
-            return torch.ones(shape, dtype=torch.bool, device=self.q.device)
+            own = torch.arange(n_keys, device=self.q.device)
+            seen = own < n_queries if self.causal else own >= 0
+            return seen.expand(n_pictures, n_keys)
         seen = self.mask
         if seen.dtype != torch.bool:
             seen = seen > HIDDEN
@@ -281,6 +303,10 @@ class AttentionRecord(AbstractRecord):
         return AttentionTransition(
             q, k, scale=self.scale, mask=mask, causal=self.causal, axes=axes
         )
+
+    def _with_keys(self, number: int) -> Self:
+        mask = None if self.mask is None else self.mask[..., :number]
+        return replace(self, k=self.k[..., :number, :], mask=mask)
 
     def probabilities(self, heads: Heads = None) -> Tensor:
         q, k, mask = self._with_heads(heads)

@@ -167,7 +167,9 @@ def _known_or_solved(
     check_positive(tolerance, "tolerance")
     if transition.batch_shape:
         message = (
-            f"metastable_sets takes one chain, but got {transition!r}; mix it first"
+            f"metastable_sets takes one chain, since each may have another number of "
+            f"sets, but got {transition!r}; mix heads first, and ask each text or "
+            f"picture by itself: [metastable_sets(one) for one in chains.chains()]"
         )
         raise ShapeError(message)
     if pi is not None:

@@ -32,7 +32,12 @@ def of_live_states(
         if not isinstance(transition, Stacked):
             return question(transition, *args, **kwargs)
         if transition.batch_shape:
-            message = f"one chain is asked for its sets, not {transition!r}; index it"
+            message = (
+                f"one chain is asked for its sets, since each may have another number "
+                f"of them, not {transition!r}; mix heads first, and ask each text by "
+                f"itself, in its places: [metastable_sets(chains[i]) for i in "
+                f"range({len(transition.live)})]"
+            )
             raise ShapeError(message)
         states = transition.live.nonzero()[:, 0]
 

@@ -157,9 +157,12 @@ class AttentionTransition(AbstractTwoSided):
     def diagonal(self) -> Float[Tensor, "*batch n"]:
         """Probability of every state to stay where it is: the diagonal of P.
 
-        Cost: one pass over the scores, O(n) memory.
+        Cost: one pass over the scores, O(n) memory; the whole matrix where gradients
+        are tracked.
         """
         self._given.check()
+        if self.tracks_gradients:
+            return self.to_dense().diagonal(dim1=-2, dim2=-1)
         staying = [
             tiled.diagonal(scores, head.sums)
             for scores, head in zip(self.scores, self._heads, strict=True)
