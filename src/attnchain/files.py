@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -90,8 +90,11 @@ class Outputs:
         self.check()
         return self
 
-    def check(self) -> None:
+    def check(self, taken: Collection[Path] = ()) -> None:
         """Looks before the work whether the files can be written.
+
+        Args:
+            taken: Stems with their folders that are promised to others already.
 
         Raises:
             OutputError: They cannot, or would replace files that are not ours.
@@ -107,7 +110,7 @@ class Outputs:
             self._check_length(nearest)
         except OSError as error:
             raise self._cannot_write(error) from error
-        self.stem = self._own_stem()
+        self.stem = self._own_stem(taken)
         self._check_targets(f"{self.stem}{ending}" for ending in self.endings)
 
     def path(self, ending: str) -> Path:
@@ -119,13 +122,17 @@ class Outputs:
     def describe(
         self, payload: dict[str, Any], *, ending: str = ".json"
     ) -> dict[str, Any]:
-        """Writes STEM-ending and adds signature and files to the payload."""
+        """Writes STEM-ending last, see `write_json`, with the names of all files."""
         description = self.path(ending)
         names = {path.name for path in description.parent.iterdir()}
         files = [str(self.folder / name) for name in sorted({*names, description.name})]
-        whole = {"attnchain": UNSIGNED, **payload, "files": files}
+        return self.write_json(ending, {**payload, "files": files})
+
+    def write_json(self, ending: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Writes STEM-ending and adds the signature to the payload."""
+        whole = {"attnchain": UNSIGNED, **payload}
         whole["attnchain"] = signature(_as_json(whole), self.source)
-        description.write_text(_as_json(whole), encoding="utf-8")
+        self.path(ending).write_text(_as_json(whole), encoding="utf-8")
         return whole
 
     def __exit__(
@@ -170,11 +177,13 @@ class Outputs:
                 )
                 raise OutputError(message)
 
-    def _own_stem(self) -> str:
+    def _own_stem(self, taken: Collection[Path]) -> str:
         """The stem, numbered where it belongs to another picture."""
         endings = {*self.endings, *self._siblings}
         for number in count(1):
             stem = self.stem if number == 1 else f"{self.stem}-{number}"
+            if self.folder / stem in taken:
+                continue
             marks = {_mark(self.folder / f"{stem}{ending}") for ending in endings}
             if not self.source or marks <= {None, source_mark(self.source)}:
                 return stem
@@ -288,8 +297,13 @@ class AbstractResult(ABC):
             OutputError: They cannot be written, or a file of that name is there that
                 was not written by attnchain or was changed since.
         """
+        return self._save(Path(folder), stem, self.write)
+
+    def _save(
+        self, folder: Path, stem: str, write: Callable[[Outputs], None]
+    ) -> tuple[Path, ...]:
         endings = (self.ending, *self.beside)
-        with Outputs(Path(folder), stem, endings=endings) as outputs:
-            self.write(outputs)
+        with Outputs(folder, stem, endings=endings) as outputs:
+            write(outputs)
             described = outputs.describe(self.facts(), ending=self.ending)
         return tuple(Path(name) for name in described["files"])

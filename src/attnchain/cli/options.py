@@ -1,9 +1,13 @@
 """The options of the commands, and how their text is read."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from attnchain.vision import Prompt
 
 Picture = Annotated[
     Path, typer.Argument(metavar="IMAGE", help="A picture file.", show_default=False)
@@ -67,14 +71,6 @@ Bounces = Annotated[
         show_default=False,
     ),
 ]
-Point = Annotated[
-    str | None,
-    typer.Option(
-        metavar="X,Y",
-        help="Segment the object under this point (pixels of the picture).",
-        show_default=False,
-    ),
-]
 Foreground = Annotated[
     bool, typer.Option("--foreground", help="Segment the main object.")
 ]
@@ -124,13 +120,26 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(layers)
 
 
-def parse_point(text: str | None) -> tuple[float, float] | None:
-    """A point from "X,Y" in pixels of the picture; None stays None.
+def parse_prompt(
+    points: Sequence[str] | None, not_points: Sequence[str] | None, box: str | None
+) -> "Prompt | None":
+    """Marks from texts such as "120,80" and "10,10,200,150"; None without any.
 
     Raises:
-        typer.BadParameter: The text has another form.
+        typer.BadParameter: A text has another form.
+        ArgumentError: The marks do not say where the object is.
     """
-    return _pair(text, "--point", like="a point must look like 120,80")
+    if not (points or not_points or box):
+        return None
+    from attnchain.vision import Prompt
+
+    like = "a point must look like 120,80"
+    edges = "a box must look like 10,10,200,150 (left, top, right, bottom)"
+    return Prompt(
+        tuple(_numbers(text, 2, "--point", like=like) for text in points or ()),
+        tuple(_numbers(text, 2, "--not-point", like=like) for text in not_points or ()),
+        _numbers(box, 4, "--box", like=edges) if box else None,
+    )
 
 
 def parse_range(text: str | None) -> tuple[float, float] | None:
@@ -139,19 +148,19 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     Raises:
         typer.BadParameter: The text has another form.
     """
-    return _pair(text, "--range", like="a range must look like 0,4095")
+    like = "a range must look like 0,4095"
+    return None if text is None else _numbers(text, 2, "--range", like=like)
 
 
-def _pair(text: str | None, option: str, *, like: str) -> tuple[float, float] | None:
-    """Two numbers with a comma between them; None stays None."""
-    if text is None:
-        return None
+def _numbers(text: str, count: int, option: str, *, like: str) -> tuple[Any, ...]:
+    """So many numbers with commas between them."""
     try:
-        first, second = (float(part) for part in text.split(","))
-    except ValueError as error:
-        message = f"{like}, but is {text!r}"
-        raise typer.BadParameter(message, param_hint=option) from error
-    return first, second
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise typer.BadParameter(f"{like}, but is {text!r}", param_hint=option)
+    return numbers
 
 
 def parse_sets(text: str) -> int | None:

@@ -81,6 +81,7 @@ def answer(
     kind: type[AbstractResult],
     command: str,
     settings: dict[str, Any],
+    write: Callable[[Any, Outputs], None] = AbstractResult.write,
 ) -> None:
     """Reads the picture, asks the question, writes the result and says it.
 
@@ -90,6 +91,7 @@ def answer(
         kind: The result's class, or that of all it may be.
         command: The command, as the time of the question is called.
         settings: What was asked, written beside the numbers.
+        write: Writes the files of the result.
     """
     from attnchain.models import read_picture
 
@@ -101,7 +103,7 @@ def answer(
         with working("reading attention and solving its chains", quiet=quiet):
             result = question(picture, loaded)
         clock.lap(command)
-        result.write(outputs)
+        write(result, outputs)
         clock.lap("write")
         facts = {"image": str(task.image), "settings": settings, **result.facts()}
         payload = outputs.describe(

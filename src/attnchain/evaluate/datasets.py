@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Int
@@ -12,17 +12,13 @@ from torch import Tensor
 
 from attnchain.errors import DataSetError
 from attnchain.evaluate.labels import VOID, Convention, read_labels
-from attnchain.models import read_picture
+from attnchain.models import PICTURE_ENDINGS, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Kind = Literal["object", "classes", "regions"]
 Truth = Int[Tensor, "people height width"]
-PICTURE_ENDINGS: Final = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".avif"),
-    *(".tif", ".tiff", ".gif", ".ppm", ".pgm"),
-)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from attnchain.models.loaded import LoadedModel
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
 from attnchain.models.origins import origin
-from attnchain.models.pictures import read_picture, to_rgb
+from attnchain.models.pictures import PICTURE_ENDINGS, read_picture, to_rgb
 
 __all__ = [
+    "PICTURE_ENDINGS",
     "LoadedModel",
     "LoadedSpeech",
     "LoadedText",

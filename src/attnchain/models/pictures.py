@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+PICTURE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".avif"),
+    *(".tif", ".tiff", ".gif", ".ppm", ".pgm"),
+)
+"""Of the names of files that are pictures."""
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused unread; Pillow's own limit for a bomb."""
 

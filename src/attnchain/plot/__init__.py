@@ -11,6 +11,7 @@ from attnchain.plot.planes import (
     plot_map,
     plot_picture,
     segment_colors,
+    tinted,
 )
 from attnchain.plot.saving import save_figure, save_labels, save_map
 from attnchain.plot.spectra import plot_heads, plot_spectrum
@@ -26,4 +27,5 @@ __all__ = [
     "save_labels",
     "save_map",
     "segment_colors",
+    "tinted",
 ]

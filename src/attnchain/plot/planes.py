@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -173,6 +174,46 @@ def plot_labels(
     for text in legend.get_texts():
         text.set_parse_math(False)
     return _framed(ax, title)
+
+
+def tinted(
+    labels: Int[Tensor, "height width"],
+    picture: "Image | None",
+    *,
+    clear: int | None = None,
+) -> "Image":
+    """The picture at its own size, with every segment tinted in its colour.
+
+    Args:
+        labels: Segment of every pixel, below 256.
+        picture: The picture, of that size; grey where there is none.
+        clear: A segment that is left as it is.
+
+    Returns:
+        A Pillow picture of mode RGB.
+    """
+    from PIL import Image
+
+    tint = indexed(labels).convert("RGB")
+    below = Image.new("RGB", tint.size, "grey") if picture is None else to_rgb(picture)
+    drawn = Image.blend(below, tint, 0.5)
+    if clear is not None:
+        kept = (labels == clear).cpu().numpy().astype(np.uint8) * 255
+        drawn.paste(below, mask=Image.fromarray(kept))
+    return drawn
+
+
+def indexed(labels: Int[Tensor, "height width"]) -> "Image":
+    """Segment numbers as a Pillow picture of mode P, shown in the figure's colours.
+
+    Args:
+        labels: Segment of every pixel, below 256.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
+    image.putpalette((segment_colors(256) * 255).round().astype(np.uint8).tobytes())
+    return image
 
 
 def _step(size: tuple[int, int]) -> int:

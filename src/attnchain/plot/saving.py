@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnchain.plot.planes import segment_colors
+from attnchain.plot.planes import indexed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +21,7 @@ def save_labels(labels: Int[Tensor, "height width"], path: Path) -> None:
         labels: Segment of every pixel, below 256.
         path: Where to; ends in .png.
     """
-    from PIL import Image
-
-    image = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
-    image.putpalette((segment_colors(256) * 255).round().astype(np.uint8).tobytes())
-    image.save(path)
+    indexed(labels).save(path)
 
 
 def save_map(values: Float[Tensor, "height width"], path: Path) -> None:

@@ -9,32 +9,39 @@ answer is a `Segmentation`.
 
 from attnchain.vision.borders import object_mask
 from attnchain.vision.clicks import Clicks, ClickSegmentation
+from attnchain.vision.exports import EXPORTS, check_exports
 from attnchain.vision.objects import segment_object, segment_point
 from attnchain.vision.picture_attention import PictureAttention, read_attention
+from attnchain.vision.prompts import Prompt, segment_prompt
 from attnchain.vision.ranks import PictureRank, rank_patches
 from attnchain.vision.segmentation import (
     ObjectSegmentation,
     PictureSegmentation,
     Segmentation,
 )
-from attnchain.vision.segments import DEFAULT_LAYERS, segment
+from attnchain.vision.segments import DEFAULT_LAYERS, check_options, segment
 from attnchain.vision.sets import SetSegmentation, segment_sets
 
 __all__ = [
     "DEFAULT_LAYERS",
+    "EXPORTS",
     "ClickSegmentation",
     "Clicks",
     "ObjectSegmentation",
     "PictureAttention",
     "PictureRank",
     "PictureSegmentation",
+    "Prompt",
     "Segmentation",
     "SetSegmentation",
+    "check_exports",
+    "check_options",
     "object_mask",
     "rank_patches",
     "read_attention",
     "segment",
     "segment_object",
     "segment_point",
+    "segment_prompt",
     "segment_sets",
 ]

@@ -1,8 +1,11 @@
 """What every way to segment returns: named segments that draw and save themselves."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Bool, Float, Int
@@ -10,8 +13,8 @@ from torch import Tensor
 
 from attnchain.errors import ArgumentError
 from attnchain.files import AbstractResult, Outputs
-from attnchain.plot import save_figure, save_labels, save_map
 from attnchain.vision import figures
+from attnchain.vision.exports import EXPORTS, coco, write_exports
 from attnchain.vision.picture_attention import PictureAttention
 
 if TYPE_CHECKING:
@@ -34,7 +37,9 @@ class Segmentation(AbstractResult):
         labels: Index into `names` of every pixel.
     """
 
-    beside: ClassVar[tuple[str, ...]] = ("-segments.png", "-figure.png", "-map.png")
+    beside: ClassVar[tuple[str, ...]] = tuple(form.ending for form in EXPORTS.values())
+    files: ClassVar[tuple[str, ...]] = ("labels", "figure")
+    """What is saved when nobody says otherwise."""
     kind: ClassVar[str]
     """Which question it answers, in one word."""
     title: ClassVar[str]
@@ -121,9 +126,62 @@ class Segmentation(AbstractResult):
             "areas": [self.area(name) for name in self.names],
         }
 
-    def write(self, outputs: Outputs) -> None:
-        save_labels(self.labels, outputs.path("-segments.png"))
-        save_figure(self.plot(), outputs.path("-figure.png"))
+    @property
+    def soft_map(self) -> Float[Tensor, "height width"] | None:
+        """The map in [0, 1] of one object; None where segments share the picture."""
+        return None
+
+    def to_coco(self, *, image_id: int = 1, file_name: str = "") -> dict[str, Any]:
+        """The segments as a dictionary in COCO's format, with run lengths (RLE).
+
+        Every name but "rest" is a category, and one annotation where it has pixels.
+
+        Args:
+            image_id: Number of the picture.
+            file_name: Its file, as the dictionary shall name it.
+
+        Returns:
+            `{"images": ..., "annotations": ..., "categories": ...}`, which
+            `pycocotools.coco.COCO` reads once it is stored as JSON.
+
+        Raises:
+            MissingExtraError: The package pycocotools is absent.
+
+        Sources:
+            Lin et al., Microsoft COCO, 2014 (arXiv 1405.0312).
+        """
+        return coco(self, image_id=image_id, file_name=file_name)
+
+    def write(self, outputs: Outputs, files: Sequence[str] | None = None) -> None:
+        write_exports(self, outputs, self.files if files is None else files)
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        stem: str,
+        files: Sequence[str] | None = None,
+    ) -> tuple[Path, ...]:
+        """Writes the segmentation as files, all of them or none.
+
+        Args:
+            folder: Where to; it is made where it is missing.
+            stem: What the names of the files begin with.
+            files: Which, among labels (index PNG), figure, map (of an object), cutout
+                (object with the rest transparent), overlay, polygons (JSON) and coco
+                (JSON); by default labels, figure and map. The numbers are always
+                written.
+
+        Returns:
+            The files.
+
+        Raises:
+            ArgumentError: A file is unknown, or does not fit what was asked.
+            OutputError: They cannot be written, or a file of that name is there that
+                was not written by attnchain or was changed since.
+            MissingExtraError: COCO JSON needs the package pycocotools.
+        """
+        return self._save(Path(folder), stem, partial(self.write, files=files))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -166,6 +224,7 @@ class ObjectSegmentation(PictureSegmentation):
 
     kind: ClassVar[str] = "object"
     title: ClassVar[str] = "object"
+    files: ClassVar[tuple[str, ...]] = ("labels", "figure", "map")
 
     soft: Float[Tensor, "height width"]
     start: int | None = None
@@ -186,6 +245,6 @@ class ObjectSegmentation(PictureSegmentation):
         start = {} if self.start is None else {"start_patch": self.start}
         return {**super().facts(), **start, "object_share": self.area("object")}
 
-    def write(self, outputs: Outputs) -> None:
-        super().write(outputs)
-        save_map(self.soft, outputs.path("-map.png"))
+    @property
+    def soft_map(self) -> Float[Tensor, "height width"]:
+        return self.soft

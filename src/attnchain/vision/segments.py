@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError
 from attnchain.vision.objects import Point, as_point, segment_object, segment_point
-from attnchain.vision.picture_attention import PictureAttention, read_attention
-from attnchain.vision.segmentation import ObjectSegmentation
-from attnchain.vision.sets import SetSegmentation, check_sets, segment_sets
+from attnchain.vision.picture_attention import read_attention
+from attnchain.vision.prompts import Prompt, segment_prompt
+from attnchain.vision.segmentation import PictureSegmentation
+from attnchain.vision.sets import check_sets, segment_sets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,22 +25,25 @@ def segment(  # noqa: PLR0913  (the options of the command line)
     *,
     model: "LoadedModel | None" = None,
     point: Point | None = None,
+    prompt: Prompt | None = None,
     foreground: bool = False,
     sets: int | None = None,
     layers: Sequence[int] | None = None,
     bounces: int | None = None,
     size: int | None = None,
-) -> SetSegmentation | ObjectSegmentation:
+) -> PictureSegmentation:
     """Cuts a picture into segments without training, from its own attention.
 
     * By default into the metastable sets of its patches, `segment_sets`.
     * With `point` into the object under that point and the rest, `segment_point`.
+    * With `prompt` into the object that points and a box ask for, `segment_prompt`.
     * With `foreground` into the main object and the rest, `segment_object`.
 
     Args:
         picture: A Pillow picture.
         model: What `attnchain.models.load` returned; by default the packaged model.
         point: (x, y) in pixels of the picture.
+        prompt: Points on and off the object, and a box, as `Prompt`.
         foreground: Ask for the main object.
         sets: Number of metastable sets; chosen by the chain when not given.
         layers: Layers to read, counted from 0; by default the last two.
@@ -49,17 +53,17 @@ def segment(  # noqa: PLR0913  (the options of the command line)
             default 518, and 700 for the main object, which measured best.
 
     Returns:
-        `SetSegmentation`, or `ObjectSegmentation` for a point and the main object;
-        labels and maps have the picture's own size.
+        `SetSegmentation`, `ObjectSegmentation` for a point and the main object, or
+        `ClickSegmentation` for a prompt; labels have the picture's own size.
 
     Raises:
-        ImageError: The point lies outside the picture.
+        ImageError: A point lies outside the picture, or the box misses it.
         ArgumentError: Options that exclude each other, bounces below 1 or so many that
             attention is the same everywhere, or sets outside 2..24.
         SiteNotFoundError: The model has no such layer.
         GridError: Too few patches, or no class token for the main object.
     """
-    _check(point, sets, bounces, foreground=foreground)
+    check_options(point, prompt, sets, bounces, foreground=foreground)
     if model is None:
         from attnchain.models import load
 
@@ -68,14 +72,30 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         size = 700 if foreground else 518
     layers = DEFAULT_LAYERS if layers is None else layers
     attention = read_attention(picture, model, layers=layers, size=size)
-    return _answer(attention, point, sets, bounces, foreground=foreground)
+    if prompt is not None:
+        return segment_prompt(attention, prompt)
+    if point is not None:
+        return segment_point(attention, point, bounces=bounces or 1)
+    if foreground:
+        return segment_object(attention, bounces=bounces or 2)
+    return segment_sets(attention, sets)
 
 
-def _check(
-    point: Point | None, sets: int | None, bounces: int | None, *, foreground: bool
+def check_options(
+    point: Point | None,
+    prompt: Prompt | None,
+    sets: int | None,
+    bounces: int | None,
+    *,
+    foreground: bool,
 ) -> None:
     """What is wrong is said before a model is loaded."""
-    asked = {"point": point, "foreground": foreground or None, "sets": sets}
+    asked = {
+        "point": point,
+        "prompt": prompt,
+        "foreground": foreground or None,
+        "sets": sets,
+    }
     given = [name for name, value in asked.items() if value is not None]
     if len(given) > 1:
         message = f"choose one of {' and '.join(given)}: they exclude each other"
@@ -89,18 +109,3 @@ def _check(
         if point is None and not foreground:
             message = "bounces go with a point or the main object, not with sets"
             raise ArgumentError(message)
-
-
-def _answer(
-    attention: PictureAttention,
-    point: Point | None,
-    sets: int | None,
-    bounces: int | None,
-    *,
-    foreground: bool,
-) -> SetSegmentation | ObjectSegmentation:
-    if point is not None:
-        return segment_point(attention, point, bounces=bounces or 1)
-    if foreground:
-        return segment_object(attention, bounces=bounces or 2)
-    return segment_sets(attention, sets)

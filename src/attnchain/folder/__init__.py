@@ -1,0 +1,25 @@
+"""A folder of pictures, answered one by one: found, resumed, recorded, on any engine.
+
+`find_pictures` finds them, `read_marks` reads what people marked in each; a `Job` says
+what to do with every one, and `run` does it: in this process, in several, or on Ray.
+"""
+
+from attnchain.folder.engines import ENGINES, run
+from attnchain.folder.finding import Picture, find_pictures
+from attnchain.folder.job import Item, Job, Outcome, plan
+from attnchain.folder.marking import match_marks, read_marks
+from attnchain.folder.merging import merged_coco
+
+__all__ = [
+    "ENGINES",
+    "Item",
+    "Job",
+    "Outcome",
+    "Picture",
+    "find_pictures",
+    "match_marks",
+    "merged_coco",
+    "plan",
+    "read_marks",
+    "run",
+]

@@ -1,0 +1,185 @@
+"""Where a job runs: in this process, in several, or on the machines of Ray."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, partial
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from attnchain.checks import check_count
+from attnchain.errors import ArgumentError
+from attnchain.folder.job import Item, Job, Outcome
+from attnchain.models import load
+from attnchain.optional import require
+
+LOST = "the process that read it was lost (killed, or out of memory)"
+RETRIES = 1
+"""How often a picture is tried again whose process was lost."""
+
+
+def run(
+    job: Job,
+    items: Sequence[Item],
+    *,
+    workers: int = 1,
+    engine: str = "local",
+    address: str | None = None,
+) -> Iterator[Outcome]:
+    """Answers every picture, in the order they get ready.
+
+    Pictures whose results are there already, whole and from the same question, are
+    not asked again: a job that was killed goes on where it was.
+
+    Args:
+        job: What is done.
+        items: The pictures, from `plan`.
+        workers: Pictures read at once; each worker has the model loaded.
+        engine: "local", or "ray".
+        address: Of a running Ray cluster; by default one is started here.
+
+    Returns:
+        The outcomes, one after the other; the files of one that is done are whole.
+
+    Raises:
+        ArgumentError: An engine or a number of workers that cannot be.
+        ModelNotFoundError: There is no such model.
+        MissingExtraError: Ray is not installed.
+    """
+    check_count(workers, "workers", low=1, high=1024, meaning="processes")
+    if engine not in ENGINES:
+        message = f"engine must be one of {', '.join(ENGINES)}, but is {engine!r}"
+        raise ArgumentError(message)
+    if address is not None and engine != "ray":
+        raise ArgumentError("an address goes with the engine ray")
+    return _outcomes(job, items, partial(ENGINES[engine], job, workers, address))
+
+
+def _outcomes(
+    job: Job, items: Sequence[Item], rest: Callable[[list[Item]], Iterator[Outcome]]
+) -> Iterator[Outcome]:
+    """Those of an earlier run, then the rest."""
+    left: list[Item] = []
+    for item in items:
+        earlier = job.kept(item)
+        if earlier is None:
+            left.append(item)
+        else:
+            yield earlier
+    if left:
+        yield from rest(left)
+
+
+def _local(
+    job: Job, workers: int, _address: str | None, items: Sequence[Item]
+) -> Iterator[Outcome]:
+    if workers > 1:
+        yield from _processes(job, items, workers)
+        return
+    loaded = load(job.model)
+    for item in items:
+        yield job.answer(item, loaded)
+
+
+def _processes(job: Job, items: Sequence[Item], workers: int) -> Iterator[Outcome]:
+    """Several processes; what a lost one was reading is tried once more, alone."""
+    waiting = list(reversed(items))
+    while waiting:
+        running: dict[Future[Outcome], Item] = {}
+        threads = _threads(workers)
+        pool = ProcessPoolExecutor(
+            workers, get_context("spawn"), initializer=_begin, initargs=(threads,)
+        )
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    item = waiting.pop()
+                    running[pool.submit(_answered, job, item)] = item
+                for ready in wait(running, return_when=FIRST_COMPLETED).done:
+                    outcome = ready.result()
+                    del running[ready]
+                    yield outcome
+        except BrokenProcessPool:
+            suspects = list(running.values())
+            if workers == 1:
+                yield from (Outcome(item, "failed", LOST) for item in suspects)
+            else:
+                yield from _processes(job, suspects, 1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _ray(
+    job: Job, workers: int, address: str | None, items: Sequence[Item]
+) -> Iterator[Outcome]:
+    """One actor for each worker; Ray starts a lost one again, with its picture."""
+    ray = require("ray", extra="ray", feature="the engine ray")
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"num_cpus": workers, "include_dashboard": False}
+    try:
+        ray.init(address=address, **options)
+    except ConnectionError as error:
+        message = f"no Ray cluster answers at {address}: start one with `ray start`"
+        raise ArgumentError(message) from error
+    try:
+        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(Actor)
+        # An actor on another machine has that machine's processors, not ours.
+        threads = _threads(workers) if address is None else None
+        free = [actor.remote(job, threads) for _ in range(min(workers, len(items)))]
+        waiting, running = list(reversed(items)), dict[Any, tuple[Any, Item]]()
+        while waiting or running:
+            while waiting and free:
+                worker, item = free.pop(), waiting.pop()
+                running[worker.answer.remote(item)] = worker, item
+            (ready, *_), _rest = ray.wait(list(running))
+            worker, item = running.pop(ready)
+            free.append(worker)
+            try:
+                yield ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError:
+                yield Outcome(item, "failed", LOST)
+    finally:
+        ray.shutdown()
+
+
+class Actor:
+    """A worker of Ray: it loads the model once."""
+
+    def __init__(self, job: Job, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._job = job
+
+    def answer(self, item: Item) -> Outcome:
+        """The outcome of one picture."""
+        return _answered(self._job, item)
+
+
+def _threads(workers: int) -> int:
+    """Of each worker, so that together they use the processors once."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _begin(threads: int) -> None:
+    """Ctrl-C is the parent's to hear: it lets the pictures under way be finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+
+def _answered(job: Job, item: Item) -> Outcome:
+    return job.answer(item, _loaded(job.model))
+
+
+_loaded = cache(load)
+
+Engine = Callable[[Job, int, str | None, Sequence[Item]], Iterator[Outcome]]
+ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}
+"""Where a job can run, by name."""

@@ -1,0 +1,190 @@
+"""What is done with every picture of a folder, and what came of it."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attnchain.errors import ChainError, memory_ran_out
+from attnchain.files import Outputs
+from attnchain.folder.finding import Picture
+from attnchain.models import read_picture
+from attnchain.signing import signed_for
+from attnchain.vision import Prompt, Segmentation, segment
+
+if TYPE_CHECKING:
+    from attnchain.models import LoadedModel
+
+SIBLINGS = (".json", "-rank.json", "-heads.json", "-page.json")
+"""Endings of the files that say which picture a stem belongs to."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a job.
+
+    Attributes:
+        picture: The file and its place.
+        stem: What the names of its results begin with.
+        prompt: What was marked in it.
+    """
+
+    picture: Picture
+    stem: str
+    prompt: Prompt | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one picture.
+
+    Attributes:
+        item: The picture.
+        status: Answered now, kept from an earlier run, or failed.
+        reason: Why it failed.
+        notes: What was said while it was read.
+        facts: The numbers of its answer that a list shows.
+    """
+
+    item: Item
+    status: Literal["done", "kept", "failed"]
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Job:
+    """The question to every picture, and where the answers go.
+
+    Attributes:
+        model: Name of the model.
+        out: Folder of the results; inside, pictures lie as they lie in theirs.
+        settings: What `attnchain.vision.segment` is asked.
+        files: Forms that are saved, see `Segmentation.save`; None for the usual ones.
+        value_range: Values of grey pictures that are black and white.
+    """
+
+    model: str
+    out: Path
+    settings: Mapping[str, Any]
+    files: tuple[str, ...] | None = None
+    value_range: tuple[float, float] | None = None
+
+    def answer(self, item: Item, loaded: "LoadedModel") -> Outcome:
+        """Segments one picture and writes its files; what fails is told, not raised."""
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            try:
+                facts = self._written(item, loaded)
+            except Exception as error:  # noqa: BLE001  (one picture must not end a job)
+                return Outcome(item, "failed", _reason(error))
+        said = dict.fromkeys(
+            str(w.message) for w in heard if not issubclass(w.category, ImportWarning)
+        )
+        return Outcome(item, "done", notes=tuple(said), facts=facts)
+
+    def kept(self, item: Item) -> Outcome | None:
+        """The outcome of an earlier run, where its files are whole and still fit."""
+        file = self.folder(item) / f"{item.stem}.json"
+        try:
+            if signed_for(file) is None:
+                return None
+            told = json.loads(file.read_text("utf-8"))
+            if told.get("job") != self._digest(item):
+                return None
+        except (OSError, ValueError):
+            return None
+        if all((file.parent / Path(name).name).is_file() for name in told["files"]):
+            return Outcome(item, "kept", facts=_listed(told))
+        return None
+
+    def folder(self, item: Item) -> Path:
+        """Where the results of a picture go."""
+        return self.out / item.picture.place.parent
+
+    def outputs(self, item: Item) -> Outputs:
+        """Collects the results of a picture."""
+        endings = (Segmentation.ending, *Segmentation.beside)
+        return Outputs(
+            self.folder(item),
+            item.stem,
+            endings=endings,
+            source=item.picture.path,
+            siblings=SIBLINGS,
+        )
+
+    def _written(self, item: Item, loaded: "LoadedModel") -> dict[str, Any]:
+        path = item.picture.path
+        picture = read_picture(path, value_range=self.value_range)
+        asked = {**self.settings}
+        if item.prompt is not None:
+            asked["prompt"] = item.prompt
+        with self.outputs(item) as outputs:
+            result = segment(picture, model=loaded, **asked)
+            result.write(outputs, self.files)
+            head = {"image": str(path), "job": self._digest(item), "settings": asked}
+            if item.prompt is not None:
+                head["settings"]["prompt"] = asdict(item.prompt)
+            payload = outputs.describe({**head, **result.facts()})
+        return _listed(payload)
+
+    def _digest(self, item: Item) -> str:
+        """Of all that the answer follows from."""
+        from attnchain import __version__
+
+        asked = {
+            "version": __version__,
+            "model": self.model,
+            "settings": dict(self.settings),
+            "files": self.files,
+            "range": self.value_range,
+            "prompt": item.prompt and asdict(item.prompt),
+        }
+        whole = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+        whole.update(item.picture.path.read_bytes())
+        return whole.hexdigest()
+
+
+def plan(
+    job: Job, pictures: Iterable[Picture], prompts: Mapping[Picture, Prompt] | None
+) -> list[Item]:
+    """Gives every picture a name for its results that no other one has.
+
+    Args:
+        job: What will be done.
+        pictures: The pictures.
+        prompts: Marks by picture; pictures without are left out. None for no marks.
+
+    Raises:
+        OutputError: The results cannot be written, or would replace files that are not
+            ours.
+    """
+    taken: set[Path] = set()
+    items: list[Item] = []
+    for picture in pictures:
+        if prompts is not None and picture not in prompts:
+            continue
+        prompt = prompts[picture] if prompts else None
+        outputs = job.outputs(Item(picture, picture.path.stem, prompt))
+        outputs.check(taken)
+        taken.add(outputs.folder / outputs.stem)
+        items.append(Item(picture, outputs.stem, prompt))
+    return items
+
+
+def _listed(payload: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("mode", "object_share", "confidence", "files")
+    return {name: payload[name] for name in names if name in payload}
+
+
+def _reason(error: Exception) -> str:
+    if memory_ran_out(error):
+        return "memory ran out; give a smaller size, fewer sets or a smaller picture"
+    first = (str(error).splitlines() or [""])[0]
+    return (
+        first if isinstance(error, ChainError) else f"{type(error).__name__}: {first}"
+    )

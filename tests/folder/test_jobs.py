@@ -1,0 +1,160 @@
+"""Every picture answered once, whatever happens to the others."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.folder.odd_jobs import Losing
+
+from attnchain.errors import ArgumentError, ModelNotFoundError
+from attnchain.folder import Job, find_pictures, plan, run
+from attnchain.models import load, read_picture
+from attnchain.vision import Prompt, segment
+
+SETTINGS = {"size": 64}
+
+
+@pytest.fixture
+def job(tiny_folder, tmp_path):
+    return Job(str(tiny_folder), tmp_path / "out", SETTINGS, ("labels",))
+
+
+def planned(job, photos, prompt=None):
+    pictures = find_pictures([photos], recursive=True)
+    return plan(job, pictures, prompt and dict.fromkeys(pictures, prompt))
+
+
+def statuses(outcomes):
+    return {o.item.picture.place.as_posix(): o.status for o in outcomes}
+
+
+def test_results_lie_as_the_pictures_do_and_none_overwrites_another(job, photos):
+    items = planned(job, photos)
+    assert {*statuses(run(job, items)).values()} == {"done"}
+    names = {p.relative_to(job.out).as_posix() for p in job.out.rglob("*.png")}
+    assert names == {
+        *("a/1-segments.png", "b/1-segments.png"),
+        *("x-segments.png", "x-2-segments.png"),
+    }
+    expected = segment(read_picture(photos / "x.png"), model=load(job.model), size=64)
+    with Image.open(job.out / "x-segments.png") as labels:
+        assert np.array_equal(np.asarray(labels), expected.labels.numpy())
+
+
+def test_a_second_run_keeps_what_still_fits(job, photos):
+    list(run(job, planned(job, photos)))
+    assert {*statuses(run(job, planned(job, photos))).values()} == {"kept"}
+    (job.out / "a" / "1-segments.png").unlink()
+    with Image.open(photos / "b" / "1.png") as picture:
+        turned = picture.rotate(180)
+    turned.save(photos / "b" / "1.png")
+    again = statuses(run(job, planned(job, photos)))
+    assert {place for place, now in again.items() if now == "kept"} == {
+        "x.png",
+        "x.bmp",
+    }
+    assert {*statuses(run(job, planned(job, photos))).values()} == {"kept"}
+
+
+def test_other_settings_or_marks_are_another_question(job, photos):
+    list(run(job, planned(job, photos)))
+    other = Job(job.model, job.out, {**SETTINGS, "sets": 3}, job.files)
+    assert {*statuses(run(other, planned(other, photos))).values()} == {"done"}
+    marked = planned(other, photos, Prompt(points=((20, 11),)))
+    job = Job(job.model, job.out, SETTINGS, job.files)
+    assert {*statuses(run(job, marked)).values()} == {"done"}
+    told = json.loads((job.out / "a" / "1.json").read_text("utf-8"))
+    assert told["settings"]["prompt"]["points"] == [[20, 11]]
+    assert told["mode"] == "clicks"
+
+
+def test_a_broken_picture_is_told_and_the_rest_goes_on(job, photos):
+    (photos / "a" / "1.png").write_bytes((photos / "a" / "1.png").read_bytes()[:100])
+    outcomes = list(run(job, planned(job, photos)))
+    failed = [o for o in outcomes if o.status == "failed"]
+    assert [o.item.picture.place.as_posix() for o in failed] == ["a/1.png"]
+    assert "damaged" in failed[0].reason
+    assert not (job.out / "a").exists()
+    assert len(outcomes) == 4
+
+
+def test_marks_outside_a_picture_fail_that_picture(job, photos):
+    items = planned(job, photos, Prompt(points=((9999, 3),)))
+    outcomes = list(run(job, items))
+    assert {o.status for o in outcomes} == {"failed"}
+    assert all("outside" in o.reason for o in outcomes)
+
+
+def test_two_processes_give_what_one_does(job, photos, tmp_path):
+    list(run(job, planned(job, photos)))
+    other = Job(job.model, tmp_path / "two", SETTINGS, job.files)
+    assert {*statuses(run(other, planned(other, photos), workers=2)).values()} == {
+        "done"
+    }
+    for file in job.out.rglob("*-segments.png"):
+        twin = other.out / file.relative_to(job.out)
+        with Image.open(file) as one, Image.open(twin) as two:
+            assert np.array_equal(np.asarray(one), np.asarray(two))
+
+
+ENGINES = [
+    {"workers": 2},
+    pytest.param({"workers": 2, "engine": "ray"}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("options", ENGINES, ids=["processes", "ray"])
+def test_a_lost_process_loses_nothing_but_the_picture_that_kills_it(
+    job, photos, tmp_path, options, monkeypatch
+):
+    root = str(Path(__file__).parents[2])
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, *sys.path]))
+    if "engine" in options:
+        pytest.importorskip("ray")
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    losing = Losing(
+        job.model,
+        job.out,
+        SETTINGS,
+        job.files,
+        always="a/1.png",
+        once="x.png",
+        seen=seen,
+    )
+    outcomes = list(run(losing, planned(losing, photos), **options))
+    assert statuses(outcomes) == {
+        "a/1.png": "failed",
+        "b/1.png": "done",
+        "x.png": "done",
+        "x.bmp": "done",
+    }
+    assert [o.reason for o in outcomes if o.status == "failed"] == [
+        "the process that read it was lost (killed, or out of memory)"
+    ]
+    left = {p.name for p in job.out.rglob("*") if p.is_file() and p.name[0] == "."}
+    assert left == set()
+
+
+def test_no_model_ends_the_job(job, photos):
+    lost = Job("no/such-model-here", job.out, SETTINGS, job.files)
+    for workers in (1, 2):
+        with pytest.raises(ModelNotFoundError):
+            list(run(lost, planned(lost, photos), workers=workers))
+    shutil.rmtree(job.out, ignore_errors=True)
+
+
+def test_engines_and_workers_are_checked(job, photos):
+    items = planned(job, photos)
+    with pytest.raises(ArgumentError, match="engine must be one of local, ray"):
+        list(run(job, items, engine="dask"))
+    with pytest.raises(ArgumentError, match="workers"):
+        list(run(job, items, workers=0))
+    with pytest.raises(ArgumentError, match="address"):
+        list(run(job, items, address="auto"))
