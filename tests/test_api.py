@@ -38,7 +38,8 @@ NAMES = {
         picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
-        LoadedModel LoadedSpeech LoadedText load of_kind origin read_picture to_rgb
+        LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS load of_kind origin
+        read_picture to_rgb
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank
@@ -46,12 +47,17 @@ NAMES = {
         stable_rank
     """,
     "attnchain.vision": """
-        ClickSegmentation Clicks DEFAULT_LAYERS ObjectSegmentation PictureAttention
-        PictureRank PictureSegmentation Segmentation SetSegmentation object_mask
-        rank_patches read_attention segment segment_object segment_point
+        ClickSegmentation Clicks DEFAULT_LAYERS EXPORTS ObjectSegmentation
+        PictureAttention PictureRank PictureSegmentation Prompt Segmentation
+        SetSegmentation check_exports check_options object_mask rank_patches
+        read_attention segment segment_object segment_point segment_prompt
         segment_sets
     """,
     "attnchain.language": "Comparison TextReading compare read_text",
+    "attnchain.folder": """
+        ENGINES Item Job Outcome Picture find_pictures match_marks merged_coco plan
+        read_marks run
+    """,
     "attnchain.text": """
         TextAttention WordSegmentation read_diffusion segment_words text_attention
     """,
@@ -72,7 +78,7 @@ NAMES = {
     """,
     "attnchain.plot": """
         new_figure plot_heads plot_labels plot_map plot_picture plot_spectrum
-        save_figure save_labels save_map segment_colors
+        save_figure save_labels save_map segment_colors tinted
     """,
 }
 

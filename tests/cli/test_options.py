@@ -3,7 +3,8 @@
 import pytest
 import typer
 
-from attnchain.cli.options import parse_layers, parse_point, parse_sets
+from attnchain.cli.options import parse_layers, parse_prompt, parse_sets
+from attnchain.vision import Prompt
 
 
 @pytest.mark.parametrize(
@@ -39,20 +40,26 @@ def test_layers_without_end_are_cut_short():
 @pytest.mark.parametrize(
     ("text", "point"),
     [
-        (None, None),
         ("120,80", (120, 80)),
         (" 1.5 , 2 ", (1.5, 2)),
         ("-1,0", (-1, 0)),
     ],
 )
 def test_points(text, point):
-    assert parse_point(text) == point
+    assert parse_prompt([text], [text], None) == Prompt((point,), (point,))
+
+
+def test_no_marks_are_no_prompt():
+    assert parse_prompt(None, None, None) is None
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,2,3", "a,b", "1;2", "1 2"])
-def test_other_points_are_refused(text):
-    with pytest.raises(typer.BadParameter, match="120,80"):
-        parse_point(text)
+def test_other_points_and_boxes_are_refused(text):
+    for given in (([text], None, None), (None, [text], None)):
+        with pytest.raises(typer.BadParameter, match="120,80"):
+            parse_prompt(*given)
+    with pytest.raises(typer.BadParameter, match="a box must look like"):
+        parse_prompt(None, None, text)
 
 
 @pytest.mark.parametrize(("text", "sets"), [("auto", None), ("3", 3), ("12", 12)])

@@ -73,10 +73,11 @@ def answer_many(
     items = plan(job, pictures, prompts)
     clock.lap("find")
     at = {"workers": where.workers, "engine": where.engine, "address": where.address}
+    ready = run(job, items, **at)
     with Outputs(job.out, RECORD, endings=(".json", "-coco.json")) as outputs:
         outcomes: list[Outcome] = []
         with _progress(len(items), quiet=as_json) as bar:
-            for outcome in run(job, items, **at):
+            for outcome in ready:
                 outcomes.append(outcome)
                 bar.advance(bar.task_ids[0])
                 _tell(outcome)

@@ -129,7 +129,7 @@ def parse_prompt(
         typer.BadParameter: A text has another form.
         ArgumentError: The marks do not say where the object is.
     """
-    if not (points or not_points or box):
+    if not (points or not_points) and box is None:
         return None
     from attnchain.vision import Prompt
 
@@ -138,7 +138,7 @@ def parse_prompt(
     return Prompt(
         tuple(_numbers(text, 2, "--point", like=like) for text in points or ()),
         tuple(_numbers(text, 2, "--not-point", like=like) for text in not_points or ()),
-        _numbers(box, 4, "--box", like=edges) if box else None,
+        _numbers(box, 4, "--box", like=edges) if box is not None else None,
     )
 
 

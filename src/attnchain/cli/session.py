@@ -74,6 +74,10 @@ class Task:
         return outputs
 
 
+def _write(result: AbstractResult, outputs: Outputs) -> None:
+    result.write(outputs)
+
+
 def answer(
     question: Question,
     task: Task,
@@ -81,7 +85,7 @@ def answer(
     kind: type[AbstractResult],
     command: str,
     settings: dict[str, Any],
-    write: Callable[[Any, Outputs], None] = AbstractResult.write,
+    write: Callable[[Any, Outputs], None] = _write,
 ) -> None:
     """Reads the picture, asks the question, writes the result and says it.
 

@@ -15,7 +15,7 @@ import torch
 from attnchain.checks import check_count
 from attnchain.errors import ArgumentError
 from attnchain.folder.job import Item, Job, Outcome
-from attnchain.models import load
+from attnchain.models import LoadedModel, load, of_kind
 from attnchain.optional import require
 
 LOST = "the process that read it was lost (killed, or out of memory)"
@@ -81,9 +81,8 @@ def _local(
     if workers > 1:
         yield from _processes(job, items, workers)
         return
-    loaded = load(job.model)
     for item in items:
-        yield job.answer(item, loaded)
+        yield _answered(job, item)
 
 
 def _processes(job: Job, items: Sequence[Item], workers: int) -> Iterator[Outcome]:
@@ -178,7 +177,10 @@ def _answered(job: Job, item: Item) -> Outcome:
     return job.answer(item, _loaded(job.model))
 
 
-_loaded = cache(load)
+@cache
+def _loaded(name: str) -> LoadedModel:
+    return of_kind(load(name), LoadedModel)
+
 
 Engine = Callable[[Job, int, str | None, Sequence[Item]], Iterator[Outcome]]
 ENGINES: dict[str, Engine] = {"local": _local, "ray": _ray}

@@ -10,9 +10,9 @@ answer is a `Segmentation`.
 from attnchain.vision.borders import object_mask
 from attnchain.vision.clicks import Clicks, ClickSegmentation
 from attnchain.vision.exports import EXPORTS, check_exports
+from attnchain.vision.marks import Prompt, segment_prompt
 from attnchain.vision.objects import segment_object, segment_point
 from attnchain.vision.picture_attention import PictureAttention, read_attention
-from attnchain.vision.prompts import Prompt, segment_prompt
 from attnchain.vision.ranks import PictureRank, rank_patches
 from attnchain.vision.segmentation import (
     ObjectSegmentation,

@@ -97,7 +97,14 @@ def coco(result: "Segmentation", *, image_id: int, file_name: str) -> dict[str, 
 
 
 def check_exports(names: Iterable[str]) -> None:
-    """Raises ArgumentError for a form that nobody knows."""
+    """What is no name of a file is said before the work.
+
+    Args:
+        names: Forms asked for, see `EXPORTS`.
+
+    Raises:
+        ArgumentError: A form that nobody knows.
+    """
     for name in names:
         if name not in EXPORTS:
             message = f"no file is called {name!r}; there are {', '.join(EXPORTS)}"

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from attnchain.checks import check_whole
 from attnchain.errors import ArgumentError
+from attnchain.vision.marks import Prompt, segment_prompt
 from attnchain.vision.objects import Point, as_point, segment_object, segment_point
 from attnchain.vision.picture_attention import read_attention
-from attnchain.vision.prompts import Prompt, segment_prompt
 from attnchain.vision.segmentation import PictureSegmentation
 from attnchain.vision.sets import check_sets, segment_sets
 
@@ -89,7 +89,18 @@ def check_options(
     *,
     foreground: bool,
 ) -> None:
-    """What is wrong is said before a model is loaded."""
+    """What is wrong is said before a model is loaded.
+
+    Args:
+        point: As in `segment`.
+        prompt: As in `segment`.
+        sets: As in `segment`.
+        bounces: As in `segment`.
+        foreground: As in `segment`.
+
+    Raises:
+        ArgumentError: Options exclude each other, or lie outside their range.
+    """
     asked = {
         "point": point,
         "prompt": prompt,
