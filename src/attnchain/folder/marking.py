@@ -53,6 +53,10 @@ def match_marks(
     A name is a path from here, from the folder that holds all pictures, or the mere
     file name where only one picture has it.
 
+    Args:
+        marks: Marks by name, from `read_marks`.
+        pictures: The pictures, from `find_pictures`.
+
     Returns:
         Marks by picture, and the names that fit no picture, or several.
     """
