@@ -254,3 +254,29 @@ def test_numbers_that_are_no_words_are_not_taken_for_text():
         model(zoo.tokens(1, 16))
     with pytest.raises(GridError, match=r"no layout is known.*by hand"):
         _ = attention[0].grid
+
+
+BACKBONES = {
+    "Dinov2Backbone": 1,
+    "Dinov2WithRegistersBackbone": 5,
+    "DINOv3ViTBackbone": 5,
+    "ViTMSNModel": 1,
+    "DPTModel": 1,
+    "MLCDVisionModel": 1,
+    "Data2VecVisionModel": 1,
+    "IJepaModel": 0,
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_patches_of_backbones(name):
+    """Such as Depth Anything has, instead of the models they are made of."""
+    config = name.replace("Backbone", "Config").replace("Model", "Config")
+    sizes = zoo.PICTURES | {"num_register_tokens": 4}
+    model = zoo.transformers_model(name, config, **sizes)
+    picture = zoo.numbers(1, 3, 32, 32)
+    other = picture.clone()
+    other[:, :, 8:16, 16:24] += 1
+    before, after = (first_queries(model, pixel_values=x) for x in (picture, other))
+    assert before.grid == TokenGrid(4, 4, prefix=BACKBONES[name])
+    assert changed(before, after) == [before.grid.positions[4 + 2]]
