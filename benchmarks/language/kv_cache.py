@@ -1,0 +1,162 @@
+"""A chat model's text with part of its cache: nats a token, by what is kept.
+
+Run: `python benchmarks/language/kv_cache.py [--texts 24]`; writes kv_cache.json and
+kv_cache.md beside itself. Texts are entries of Python's own language reference
+(`pydoc_data.topics`), the first PREFIX tokens of each read whole; then every key head
+keeps a share of their keys and values, and the next TOKENS are scored. What is dropped
+is masked for later queries only, which is what evicting it after prefill does;
+positions stay. Scores are made of attention inside the prefix, averaged over the query
+heads that share a key head. No method was tuned on these texts or others.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydoc_data.topics import topics
+from scipy.stats import t as student
+
+from attnchain.capturing import capture, replaced_attention
+from attnchain.models import load
+from attnchain.ranking import token_rank
+
+PREFIX, TOKENS, FIRST, WINDOW = 192, 64, 4, 32
+KEEPS = (0.5, 0.25, 0.1)
+DEPTHS = {"all": range(30), "0-9": range(10), "10-19": range(10, 20)}
+DEPTHS["20-29"] = range(20, 30)
+DEEP = ("first 4 + random", "first 4 + column sum", "first 4 + TokenRank")
+HERE = Path(__file__).with_suffix("")
+
+
+def scores(records, generator):
+    """By method, (layers, key heads, PREFIX): larger is kept first."""
+    heads = torch.stack([record.probabilities()[0] for record in records]).double()
+    layers, count, n, _ = heads.shape
+    grouped = heads.view(layers, 3, count // 3, n, n)
+    sums = grouped.sum(-2).mean(2)
+    drop = slice(1, None)
+    ranks = [
+        token_rank(record.transition()[0].restrict(drop), damping=0.85).distribution
+        for record in records
+    ]
+    rank = torch.stack(ranks).view(layers, 3, count // 3, n - 1).mean(2)
+    rank = torch.nn.functional.pad(rank, (1, 0))
+    noise = torch.rand(sums.shape, generator=generator, dtype=torch.float64)
+    keys = torch.stack([record.k[0] for record in records]).double().norm(dim=-1)
+    keys = keys[:, :: count // 3] if keys.shape[1] == count else keys
+    recent = torch.arange(n).double().expand_as(sums)
+    plain = {"random": noise, "column sum": sums, "TokenRank": rank}
+    more = {
+        "recent": recent,
+        "mean received": sums / torch.arange(n, 0, -1),
+        f"last {WINDOW} queries": grouped[..., -WINDOW:, :].sum(-2).mean(2),
+        "small key norm": -keys,
+    }
+    first = recent < FIRST
+    kept = {
+        f"first {FIRST} + {name}": value.masked_fill(first, torch.inf)
+        for name, value in (plain | more).items()
+    }
+    return {"random": noise, "column sum": sums} | kept
+
+
+def loss(model, ids, masks):
+    """Nats of each of the last TOKENS, with keys of the prefix masked by layer."""
+    calls = iter(range(len(masks)))
+
+    def attend(query, key, value, scale=None, **_):
+        seen = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+        seen = seen.repeat(query.shape[1], 1, 1)
+        group = query.shape[1] // 3
+        kept = masks[next(calls)].repeat_interleave(group, 0)
+        seen[:, PREFIX:, :PREFIX] &= kept[:, None]
+        if key.shape[1] != query.shape[1]:
+            key, value = (x.repeat_interleave(group, 1) for x in (key, value))
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen[None], scale=scale
+        )
+
+    with torch.no_grad(), replaced_attention(model, attend):
+        logits = model(input_ids=ids, use_cache=False).logits[0, PREFIX - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, ids[0, PREFIX:]).item()
+
+
+def masks_of(score, keep, layers):
+    """Which keys of the prefix each layer and key head keeps."""
+    kept = torch.zeros(score.shape, dtype=torch.bool)
+    best = score.topk(round(keep * PREFIX), dim=-1).indices
+    kept.scatter_(-1, best, value=True)
+    whole = torch.tensor([layer not in layers for layer in range(len(score))])
+    return kept | whole[:, None, None]
+
+
+def of_text(model, ids, generator):
+    """Loss by method, share and depth, and with the whole cache."""
+    with torch.no_grad(), capture(model) as attention:
+        model(input_ids=ids[:, :PREFIX], use_cache=False)
+    found = scores(attention.records, generator)
+    whole = torch.ones_like(found["random"], dtype=torch.bool)
+    losses = {"whole cache": loss(model, ids, whole)}
+    for name, score in found.items():
+        for keep in KEEPS:
+            losses[f"{name}|{keep}|all"] = loss(
+                model, ids, masks_of(score, keep, range(30))
+            )
+        for depth in (*DEPTHS,)[1:] if name in DEEP else ():
+            masks = masks_of(score, 0.25, DEPTHS[depth])
+            losses[f"{name}|0.25|{depth}"] = loss(model, ids, masks)
+    return losses
+
+
+def interval(values):
+    """Mean and half width of a 95 % interval over texts."""
+    half = student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1)
+    return float(np.mean(values)), float(half / len(values) ** 0.5)
+
+
+def table(runs):
+    """Markdown: what each choice loses, and that beside the column sum, paired."""
+    base = np.array([run["whole cache"] for run in runs])
+    lines = [
+        f"{len(runs)} texts; with the whole cache {base.mean():.3f} nats a token. "
+        "Nats more than that, mean and half a 95 % interval; then the paired difference "
+        f"to `first {FIRST} + column sum` at the same share and depth (below 0: better).",
+        "",
+        "| kept by | share kept | layers | nats more | against column sum |",
+        "|---|---|---|---|---|",
+    ]
+    for name in [name for name in runs[0] if "|" in name]:
+        method, keep, depth = name.split("|")
+        own = np.array([run[name] for run in runs])
+        rival = np.array(
+            [run[f"first {FIRST} + column sum|{keep}|{depth}"] for run in runs]
+        )
+        more, apart = interval(own - base), interval(own - rival)
+        lines.append(
+            f"| {method} | {keep} | {depth} | {more[0]:.3f} ± {more[1]:.3f} | "
+            f"{apart[0]:+.3f} ± {apart[1]:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", type=int, default=24)
+    wanted = parser.parse_args().texts
+    loaded, runs = load("smollm2-135m-instruct"), []
+    generator = torch.Generator().manual_seed(0)
+    for name in sorted(topics):
+        ids = loaded.tokenizer(topics[name], return_tensors="pt")["input_ids"]
+        if ids.shape[1] < PREFIX + TOKENS or len(runs) == wanted:
+            continue
+        runs.append(of_text(loaded.model, ids[:, : PREFIX + TOKENS], generator))
+        print(len(runs), name, flush=True)
+        HERE.with_suffix(".json").write_text(json.dumps(runs, indent=1) + "\n")
+        if len(runs) > 1:
+            HERE.with_suffix(".md").write_text(table(runs))
+
+
+if __name__ == "__main__":
+    main()
