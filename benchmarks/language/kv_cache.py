@@ -12,10 +12,10 @@ heads that share a key head. No method was tuned on these texts or others.
 import argparse
 import json
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 import torch
-from pydoc_data.topics import topics
 from scipy.stats import t as student
 
 from attnchain.capturing import capture, replaced_attention
