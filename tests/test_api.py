@@ -13,8 +13,8 @@ import pytest
 NAMES = {
     "attnchain": """
         AbstractTransition AttentionRecord ChainError TokenGrid __version__
-        as_transition capture load metastable_sets mix propagate read_text segment
-        spectrum stationary token_rank
+        as_transition capture load load_capture metastable_sets mix propagate read_text
+        segment spectrum stationary token_rank
     """,
     "attnchain.operators": """
         AbstractTransition AttentionTransition ColumnNormalized Conditioned Damped
@@ -34,7 +34,7 @@ NAMES = {
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
         Denoising DenseRecord GUIDED Numbers Selection TextTokens TokenGrid
-        UNCONDITIONAL_FIRST attention_gradients capture fused_attention
+        UNCONDITIONAL_FIRST attention_gradients capture fused_attention load_capture
         picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """

@@ -121,8 +121,9 @@ def table(runs):
     base = np.array([run["whole cache"] for run in runs])
     lines = [
         f"{len(runs)} texts; with the whole cache {base.mean():.3f} nats a token. "
-        "Nats more than that, mean and half a 95 % interval; then the paired difference "
-        f"to `first {FIRST} + column sum` at the same share and depth (below 0: better).",
+        "Nats more than that, mean and half a 95 % interval; then the paired "
+        f"difference to `first {FIRST} + column sum` at the same share and depth "
+        "(below 0: better).",
         "",
         "| kept by | share kept | layers | nats more | against column sum |",
         "|---|---|---|---|---|",

@@ -9,7 +9,7 @@ from attnchain.optional import repair_torchvision as _repair
 if TYPE_CHECKING:
     # chains over attention
     # from a running model
-    from attnchain.capturing import AttentionRecord, TokenGrid, capture
+    from attnchain.capturing import AttentionRecord, TokenGrid, capture, load_capture
 
     # texts
     from attnchain.language import read_text
@@ -38,6 +38,7 @@ __all__ = [
     "as_transition",
     "capture",
     "load",
+    "load_capture",
     "metastable_sets",
     "mix",
     "propagate",
@@ -55,6 +56,7 @@ _PLACES = {
     "as_transition": "operators",
     "capture": "capturing",
     "load": "models",
+    "load_capture": "capturing",
     "metastable_sets": "markov",
     "mix": "markov",
     "propagate": "markov",

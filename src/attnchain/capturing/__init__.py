@@ -16,7 +16,7 @@ from attnchain.capturing.picture_tiles import picture_in_tiles
 from attnchain.capturing.pipelines import GUIDED, UNCONDITIONAL_FIRST, Denoising
 from attnchain.capturing.prompts import TextTokens, prompt_tokens
 from attnchain.capturing.records import AbstractRecord, AttentionRecord
-from attnchain.capturing.result import CapturedAttention
+from attnchain.capturing.result import CapturedAttention, load_capture
 from attnchain.capturing.sites import AttentionSite, Numbers, Selection
 from attnchain.capturing.substitution import replaced_attention
 from attnchain.capturing.switches import fused_attention
@@ -38,6 +38,7 @@ __all__ = [
     "attention_gradients",
     "capture",
     "fused_attention",
+    "load_capture",
     "picture_in_tiles",
     "prompt_tokens",
     "replaced_attention",

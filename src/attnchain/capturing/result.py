@@ -1,10 +1,17 @@
 """What a capture hands back: records, and transitions chosen from them."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from html import escape
+from pathlib import Path
 from typing import Unpack, overload
 
+import numpy as np
+
+from attnchain.capturing.capture_files import read_recording, save_recording
 from attnchain.capturing.grid import TokenGrid
+from attnchain.capturing.long_table import Statistics, long_table
 from attnchain.capturing.recording import Recording, held_bytes
 from attnchain.capturing.records import AbstractRecord, Heads
 from attnchain.capturing.sites import (
@@ -18,6 +25,7 @@ from attnchain.capturing.sites import (
 from attnchain.errors import GridError, SiteNotFoundError
 from attnchain.operators import AbstractTransition
 
+MOST_SHOWN = 40
 NARROWING = {
     "steps": "step",
     "forwards": "forward",
@@ -68,6 +76,60 @@ class CapturedAttention:
 
     def __repr__(self) -> str:
         return f"CapturedAttention({self._existing() or 'empty'})"
+
+    def _repr_html_(self) -> str:
+        """Returns a table for notebooks: one line for each record."""
+        lines = "".join(
+            f"<tr><td>{escape(str(record.site))}</td>"
+            f"<td>{' x '.join(map(str, record.shape))}</td></tr>"
+            for record in self.records[:MOST_SHOWN]
+        )
+        left = len(self) - MOST_SHOWN
+        more = f"<tr><td>and {left} more</td><td></td></tr>" if left > 0 else ""
+        head = "<tr><th>attention</th><th>inputs x heads x queries x keys</th></tr>"
+        return f"<table>{head}{lines}{more}</table>"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes all records as one new file of safetensors.
+
+        Args:
+            path: The file; it must not be there yet.
+
+        Returns:
+            Its path; `attnchain.load_capture` reads it.
+
+        Raises:
+            OutputError: It is there already, or cannot be written.
+            CaptureError: The capture holds gradients.
+        """
+        return save_recording(self._recording, path)
+
+    def table(
+        self,
+        statistics: Statistics,
+        layers: Numbers = None,
+        **selection: Unpack[Selection],
+    ) -> dict[str, np.ndarray]:
+        """Returns numbers of every head, or of every token in it, as a long table.
+
+        Args:
+            statistics: Functions of a batch of chains `(inputs, heads)`, such as those
+                of `attnchain.readouts`: a list, whose columns are named after them, or
+                a dictionary by name. Each gives one number for each head or token.
+            layers: Layers counted from 0 for each kind of attention; -1 is the last.
+            **selection: See `Selection`.
+
+        Returns:
+            Columns of equal length by name: layer, input, head, token (where some
+            function tells tokens apart; padding has no row) and one for each function.
+            `pandas.DataFrame` takes it as it is.
+
+        Raises:
+            SiteNotFoundError: Nothing fits.
+            ArgumentError: Two functions have one name, or that of another column.
+            ShapeError: A function gave numbers of another shape.
+        """
+        return long_table(self.matching(layers, **selection), statistics)
 
     @property
     def nbytes(self) -> int:
@@ -177,3 +239,18 @@ class CapturedAttention:
     def _existing(self, *, names: bool = False) -> str:
         sites = [record.site for record in self.records]
         return listed(s.name or "model" for s in sites) if names else described(sites)
+
+
+def load_capture(path: str | os.PathLike[str]) -> CapturedAttention:
+    """Reads a capture that `CapturedAttention.save` wrote; nothing is unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The capture, on the CPU.
+
+    Raises:
+        CaptureError: There is no such file, or it is no capture.
+    """
+    return CapturedAttention(read_recording(path))
