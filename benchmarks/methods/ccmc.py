@@ -155,7 +155,10 @@ def from_one_text():
 
 
 def winners():
-    """The exponent of the weaker token's mean count in the stronger one's."""
+    """The exponent of the weaker token: of mean counts, and of medians.
+
+    Means by the length; medians by the stronger one's count, as the law has it.
+    """
     lengths = 2 ** np.arange(10, 15)
     found = {}
     for p in STRONGER:
@@ -166,12 +169,11 @@ def winners():
             generator = torch.Generator().manual_seed(300 + seed)
             prompt = torch.tensor([0, 1]).repeat(200, 1)
             runs = generate(matrix, prompt, int(lengths[-1]), generator=generator)
-            weaker = [
-                float((runs[:, :t] == 1).sum(-1).double().mean()) for t in lengths
-            ]
+            counts = torch.stack([(runs[:, :t] == 1).sum(-1) for t in lengths], 1)
+            mean, middle = counts.double().mean(0), counts.double().quantile(0.5, 0)
             by_length, by_count = (
-                np.polyfit(np.log(x), np.log(weaker), 1)[0]
-                for x in (lengths, lengths - np.array(weaker))
+                np.polyfit(np.log(x), np.log(y), 1)[0]
+                for x, y in ((lengths, mean), (lengths - middle.numpy(), middle))
             )
             slopes.append((by_length, by_count))
         found[p] = (predicted, *map(interval, zip(*slopes, strict=True)))
@@ -238,7 +240,7 @@ def synthetic_tables(found):
     lines += [
         "",
         "| stronger token | exponent of the weaker, predicted "
-        "| measured in the length | measured in the stronger's count |",
+        "| of its mean count, by length | of its median, by the stronger's count |",
         "|---|---|---|---|",
     ]
     for p, (predicted, length, count) in found["winners"].items():

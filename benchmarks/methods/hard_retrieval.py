@@ -56,12 +56,13 @@ def interval(values):
     return float(values.mean()), float(width / np.sqrt(len(values)))
 
 
-def product(query, key, value, *, enable_gqa=False):
+def product(query, key, value, *, scale=None, enable_gqa=False):
     """Softmax attention written out: two products."""
     if enable_gqa:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = (x.repeat_interleave(repeats, -3) for x in (key, value))
-    return (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1) @ value
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    return ((query * factor) @ key.mT).softmax(-1) @ value
 
 
 def speeds():

@@ -18,7 +18,7 @@ from attnchain.models import LoadedSpeech, LoadedText, load, of_kind
 
 PROMPT = (50257, 50362)
 END, MOST = 50256, 44
-CHAT, TEXTS, GIVEN, TOLD = "smollm2-135m-instruct", 8, 16, 12
+CHAT, TEXTS, GIVEN, TOLD = "smollm2-135m-instruct", 12, 16, 12
 
 
 @dataclass

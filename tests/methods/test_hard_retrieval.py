@@ -386,6 +386,10 @@ OPTIONS = {
     "boolean": {"attn_mask": torch.rand(7, 9) > 0.4},
     "additive": {"attn_mask": torch.randn(2, 1, 7, 9).double()},
     "shared keys": {"enable_gqa": True},
+    "shared and masked": {
+        "enable_gqa": True,
+        "attn_mask": torch.rand(2, 4, 7, 9) > 0.4,
+    },
 }
 
 

@@ -83,13 +83,17 @@ def retrieve(
         >>> retrieve(torch.tensor([[0.2, 0.7]]), k, torch.tensor([[5.0], [6.0]]))
         tensor([[6.]])
     """
-    if enable_gqa:
-        key, value = (_for_each_query_head(x, query) for x in (key, value))
-    scores = scores_of(query, key, attn_mask, is_causal=is_causal, scale=scale)
+    shared = _heads_sharing(query, key) if enable_gqa else 1
+    scores = scores_of(
+        query, key, attn_mask, is_causal=is_causal, scale=scale, shared=shared
+    )
     best, index = scores.max(-1, keepdim=True)
-    batch = torch.broadcast_shapes(index.shape[:-2], value.shape[:-2])
-    chosen = index.expand(*batch, index.shape[-2], value.shape[-1])
+    rows = _side_by_side(index, shared)
+    batch = torch.broadcast_shapes(rows.shape[:-2], value.shape[:-2])
+    chosen = rows.expand(*batch, rows.shape[-2], value.shape[-1])
     taken = value.expand(*batch, *value.shape[-2:]).gather(-2, chosen)
+    if shared > 1:
+        taken = taken.reshape(*query.shape[:-1], value.shape[-1])
     if attn_mask is not None:
         taken = taken.masked_fill(best == -torch.inf, 0)
     return taken.masked_fill(best.isnan(), torch.nan)
@@ -102,10 +106,13 @@ def scores_of(
     *,
     is_causal: bool = False,
     scale: float | None = None,
+    shared: int = 1,
 ) -> Tensor:
     """Scores before the softmax, with -inf where a key is not seen."""
     scaled = query * (query.shape[-1] ** -0.5 if scale is None else scale)
-    scores = scaled @ key.mT
+    scores = _side_by_side(scaled, shared) @ key.mT
+    if shared > 1:
+        scores = scores.reshape(*query.shape[:-1], key.shape[-2])
     if is_causal:
         seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
         scores = scores.masked_fill(~seen.tril(), -torch.inf)
@@ -116,9 +123,17 @@ def scores_of(
     return scores + mask
 
 
-def _for_each_query_head(shared: Tensor, query: Tensor) -> Tensor:
-    heads, own = query.shape[-3], shared.shape[-3]
+def _heads_sharing(query: Tensor, key: Tensor) -> int:
+    """How many heads of queries share one head of keys."""
+    heads, own = query.shape[-3], key.shape[-3]
     if heads % own:
         message = f"{heads} heads of queries cannot share {own} heads of keys"
         raise ShapeError(message)
-    return shared.repeat_interleave(heads // own, -3)
+    return heads // own
+
+
+def _side_by_side(rows: Tensor, shared: int) -> Tensor:
+    """Heads that share keys as one head of more rows, so that keys are not copied."""
+    if shared == 1:
+        return rows
+    return rows.unflatten(-3, (-1, shared)).flatten(-3, -2)
