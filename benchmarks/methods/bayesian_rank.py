@@ -187,11 +187,15 @@ def rank_table(records):
         lines.append(
             f"| {name} | {mean['half width']:.1%} | {mean['bias']:+.2%} "
             f"| {mean['share']:.3f} | {10 * sure.mean():.1f} "
-            f"| {stays[sure].mean():.3f} | {stays[~sure].mean():.3f} | {covered:.3f} "
+            f"| {_told(stays[sure])} | {_told(stays[~sure])} | {covered:.3f} "
             f"| {areas['share']:.3f} | {areas['margin']:.3f} "
             f"| {low:+.3f} to {high:+.3f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _told(stays):
+    return f"{stays.mean():.3f}" if len(stays) else "none"
 
 
 def draw_certainty(ax, file, model):
@@ -213,7 +217,7 @@ def draw_certainty(ax, file, model):
 
 def picture(rows, keys, file):
     figure = Figure(figsize=(12, 6.6), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.6))
     names = [name for name in rows if name != "soft"]
     for ax, key in zip(above.subplots(1, 3, sharey=True), keys, strict=True):
         for place, name in enumerate(names):

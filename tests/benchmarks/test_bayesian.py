@@ -3,22 +3,32 @@
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.nn.functional import elu, leaky_relu
 
+from attnchain import TokenGrid
 from attnchain.methods import WeibullWeights
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "methods"
 
 
 @pytest.fixture
-def gat(monkeypatch):
+def script(monkeypatch):
+    """Imports scripts by name; they see each other, and leave nothing behind."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("bayesian_gat")
-    sys.modules.pop("bayesian_gat")
+    yield importlib.import_module
+    for name in ("bayesian", "bayesian_gat", "bayesian_rank"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def gat(script):
+    return script("bayesian_gat")
 
 
 @pytest.fixture
@@ -140,3 +150,27 @@ def test_temperature_undoes_a_scale(gat):
     logits = 2 * torch.randn(4000, 3)
     labels = torch.distributions.Categorical(logits=logits).sample()
     assert gat.best_temperature(5 * logits, labels) == pytest.approx(5, rel=0.08)
+
+
+def test_paired_intervals_are_scipys(script):
+    draw = np.random.default_rng(0)
+    ours, base = draw.normal(size=(2, 7))
+    gap, width = script("bayesian").paired(ours, base)
+    low, high = stats.ttest_rel(ours, base).confidence_interval(0.95)
+    assert (gap - width, gap + width) == pytest.approx((low, high))
+
+
+def test_the_area_counts_pairs(script):
+    area = script("bayesian_rank").area
+    assert area([1.0, 2.0, 2.0, 0.0], [False, True, False, True]) == 0.375
+    assert area([3.0, 1.0], [True, False]) == 1
+
+
+def test_mirrored_ranks_are_put_back(script):
+    grid = TokenGrid(rows=2, columns=3)
+    values = torch.arange(6.0)
+    ranker = SimpleNamespace(attention=SimpleNamespace(grid=grid), heads=None)
+    ranker = type("Fixed", (), {**vars(ranker), "__call__": lambda *_: values})()
+    undone = script("bayesian_rank").undone
+    assert undone("noise", ranker).tolist() == [0, 1, 2, 3, 4, 5]
+    assert undone("mirrored", ranker).tolist() == [2, 1, 0, 5, 4, 3]
