@@ -234,4 +234,4 @@ def picture(rows, keys, file):
     for ax, stem in zip(axes, ("astronaut", "chelsea", "coffee"), strict=True):
         shown = draw_certainty(ax, EXAMPLES / f"{stem}.png", model)
     below.colorbar(shown, ax=axes, label="share of draws among the ten")
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=80)
