@@ -6,7 +6,7 @@
 Arms differ in how attention weights are drawn while learning; initial weights, split
 and stopping are the same for a seed. Each run is kept in OUT/runs as it ends: a killed
 benchmark goes on where it stopped. Writes OUT/bayesian.md (tables), OUT/bayesian.json
-and OUT/bayesian.png. About an hour on one idle core.
+and OUT/bayesian.png. About ten minutes on one idle core.
 """
 
 import argparse
