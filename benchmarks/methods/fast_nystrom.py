@@ -180,6 +180,7 @@ def picture_of(runs, calls, models, file):
             ax.plot(NUMBERS, means, marker="o", label=way, markersize=4)
         ax.set(title=f"{where} replaced", xlabel="landmarks", xscale="log")
         ax.set_xticks(NUMBERS, NUMBERS)
+        ax.minorticks_off()
     axes[0].set_ylabel("cosine to the model's own output")
     axes[0].legend(fontsize=7)
     tokens = [side * side + 1 for side in SIDES]
@@ -191,7 +192,7 @@ def picture_of(runs, calls, models, file):
         axes[2].plot(tokens, ratios, marker="o", markersize=4, label=label)
     axes[2].axhline(1, color="0.7", linewidth=1)
     axes[2].set(xscale="log", yscale="log", xlabel="tokens")
-    axes[2].set(title=f"CPU time over fused attention, {LANDMARKS} landmarks")
+    axes[2].set(title=f"CPU time over fused, {LANDMARKS} landmarks")
     axes[2].set_xticks(tokens, tokens)
     axes[2].minorticks_off()
     axes[2].legend(fontsize=7)

@@ -14,7 +14,7 @@ def arguments(description, name):
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("out") / name)
-    parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument("--pictures", type=int, default=16)
     return parser
 
 
