@@ -27,11 +27,11 @@ from attnchain.methods import ablate, reverse_probe
 from attnchain.models import load, read_picture
 from attnchain.vision import read_attention
 
-LAYERS = (2, 4, 6, 8, 10, 11, 12)
+LAYERS = (4, 6, 8, 10, 11, 12)
 CHAIN_LAYER = 10
 CLUSTERS = 16
 SEGMENTS = 6
-SIZE = 280
+SIZE = 224
 SEEDS = 3
 VOC = (
     *("background", "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),

@@ -54,6 +54,9 @@ class ReverseProbe:
     def names(self, concepts: Sequence[str], *, most: int = 3) -> list[tuple[str, ...]]:
         """For each state the concepts that speak for it, strongest first.
 
+        Those with less than a tenth of the weight of the strongest, for or against,
+        are left out.
+
         Args:
             concepts: Name of each concept.
             most: Largest number of names.
@@ -70,7 +73,8 @@ class ReverseProbe:
         found = []
         for column in self.weights.T:
             order = column.argsort(descending=True)[:most].tolist()
-            found.append(tuple(concepts[i] for i in order if column[i] > 0))
+            least = float(column.abs().max()) / 10
+            found.append(tuple(concepts[i] for i in order if column[i] > least))
         return found
 
     def minus(self, other: "ReverseProbe") -> tuple[float, float]:
