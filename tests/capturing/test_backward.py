@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from attnchain.capturing import attention_gradients, capture
 from attnchain.errors import ArgumentError, CaptureError, UnsupportedModelError
-from attnchain.testing.models import importable_torchvision, text, vision
+from attnchain.testing.models import importable_torchvision, pipelines, text, vision
 
 
 def score_of(output, seed=3):
@@ -150,5 +150,10 @@ def test_refusals():
     with (
         pytest.raises(ArgumentError, match="keep 'qk' or 'dense'"),
         capture(running.model, gradients=True, keep="mean"),
+    ):
+        pass
+    with (
+        pytest.raises(ArgumentError, match="capture its network"),
+        capture(pipelines.ddpm(), gradients=True),
     ):
         pass

@@ -1,7 +1,7 @@
 """Gradients of a score with respect to attention, from what its graph keeps."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +23,11 @@ class Trace:
         values: Values `(pictures, key heads, m, width)` of a fused call, whose output
             is traced; None where the matrix of weights itself is.
         tensor: The traced tensor; a fused call gives it when it has run.
-        part: The pictures of the record among those of the call.
     """
 
     shape: tuple[int, ...]
     values: Tensor | None = None
     tensor: Tensor | None = None
-    part: slice = field(default_factory=lambda: slice(None))
 
     @classmethod
     def of_call(cls, q: Tensor, k: Tensor, values: Tensor, where: str) -> "Trace":
@@ -64,10 +62,10 @@ class Trace:
         if backward is None:
             backward = torch.zeros_like(self.tensor)  # pyright: ignore
         wide = backward.to(torch.promote_types(backward.dtype, torch.float32))
-        wide = wide.reshape(*self.shape, -1)[self.part]
+        wide = wide.reshape(*self.shape, -1)
         if self.values is None:
             return wide
-        values = self.values[self.part].to(wide)
+        values = self.values.to(wide)
         group = wide.shape[1] // values.shape[1]
         return wide @ values.repeat_interleave(group, dim=1).mT
 

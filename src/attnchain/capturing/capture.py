@@ -86,7 +86,7 @@ def capture(
         tensor([0.3333, 0.3333, 0.3333])
     """
     _check_options(keep, max_bytes, device, grid, gradients)
-    denoising = None if isinstance(model, nn.Module) else Denoising(model)
+    denoising = _denoising(model, gradients=gradients)
     network = model if denoising is None else denoising.network
     choice = _chosen(layers, selection, has_steps=denoising is not None)
     recording = Recording(choice, Copier(keep, device), max_bytes)
@@ -96,6 +96,15 @@ def capture(
         yield CapturedAttention(recording)
     recording.close()
     _check_captured(recorder, choice)
+
+
+def _denoising(model: nn.Module | Any, *, gradients: bool) -> Denoising | None:
+    """The steps of a pipeline; none of a module."""
+    if isinstance(model, nn.Module):
+        return None
+    if gradients:
+        raise ArgumentError("a pipeline runs without gradients: capture its network")
+    return Denoising(model)
 
 
 def _chosen(layers: Numbers, selection: Selection, *, has_steps: bool) -> Choice:

@@ -174,10 +174,9 @@ class Recorder:
             if self.recording.wants(place, layout):
                 chosen = seen[part] if by_hand else seen.part(part)
                 tokens = None if told is None else told[part]
-                own = None if trace is None else replace(trace, part=part)
-                self.recording.keep(place, chosen, layout, tokens, own)
-                if own is not None and own.tensor is None:
-                    self._untold.append(own)
+                self.recording.keep(place, chosen, layout, tokens, trace)
+                if trace is not None and trace.tensor is None:
+                    self._untold.append(trace)
 
     def check_fused(self) -> None:
         """Raises where gradients are asked for and weights are multiplied by hand."""
