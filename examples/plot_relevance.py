@@ -45,16 +45,20 @@ found = {
         attention, gradient=score, weights=shares, normalize=True
     ),
 }
+for name, one in found.items():
+    print(f"{name}: row of the class token sums to {float(one.row_sums[0, 0]):.2f}")
+rank = ac.token_rank(ac.mix(attention.select(), "uniform")).distribution
+scores = {name: one.of(0)[0] for name, one in found.items()} | {"TokenRank": rank[0]}
+
+# %%
+# The brightest hundredth would hide the others.
 figure, axes = plt.subplots(1, 6, figsize=(13, 2.6), layout="constrained")
 axes[0].imshow(picture)
-axes[0].set_title("picture")
-for ax, (name, one) in zip(axes[1:], found.items(), strict=False):
-    print(f"{name}: row of the class token sums to {float(one.row_sums[0, 0]):.2f}")
-    ax.imshow(grid.to_map(one.of(0)[0, grid.prefix :]))
+axes[0].set_title("picture", fontsize=9)
+for ax, (name, values) in zip(axes[1:], scores.items(), strict=True):
+    patches = grid.to_map(values[grid.prefix :].float())
+    ax.imshow(patches, vmax=float(patches.quantile(0.99)))
     ax.set_title(name, fontsize=9)
-rank = ac.token_rank(ac.mix(attention.select(), "uniform")).distribution
-axes[5].imshow(grid.to_map(rank[0, grid.prefix :]))
-axes[5].set_title("TokenRank", fontsize=9)
 for ax in axes:
     ax.axis("off")
 plt.show()
