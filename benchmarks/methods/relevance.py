@@ -36,6 +36,15 @@ PAIRS = (
     ("weighted rollout (no gradient)", "rollout"),
     ("TokenRank", "Chefer"),
 )
+EXAMPLE = Path(__file__).parents[2] / "examples" / "astronaut.png"
+HEARD = ("peak", "share", "share of speech", "chance", "right")
+HEARD_PAIRS = (
+    ("rollout", "cross-attention, mean of layers"),
+    ("Chefer", "cross-attention, last layer"),
+    ("weighted, gradient (reconstruction)", "Chefer"),
+    ("weighted, gradient (reconstruction)", "cross-attention, last layer"),
+    ("weighted, gradient, rows normalised", "Chefer"),
+)
 
 
 def scores(attention, score, shares, start, seed):
@@ -123,18 +132,23 @@ def text_item(loaded, sentence, seed):
     return {"areas": areas}
 
 
-def picture_item(model, file, mask, seed):
-    pixels = model.pixels(read_picture(file), size=SIZE)
-    grid = model.grid(pixels)
-    network = model.model
+def picture_scores(model, picture, seed):
+    """Pixels, the class token's direction, and relevance of all tokens by method."""
+    pixels = model.pixels(picture, size=SIZE)
     patterns = {"stream": "encoder.layer.*", "branch": "*.layer_scale1"}
     with (
-        capture(network, gradients=True) as attention,
-        residual_shares(network, **patterns) as shares,
+        capture(model.model, gradients=True) as attention,
+        residual_shares(model.model, **patterns) as shares,
     ):
-        state = network(pixels).last_hidden_state[0, 0]
+        state = model.model(pixels).last_hidden_state[0, 0]
     direction = torch.nn.functional.normalize(state.detach(), dim=0)
-    start = torch.eye(grid.n_tokens)[0]
+    start = torch.eye(model.grid(pixels).n_tokens)[0]
+    return pixels, direction, scores(attention, state @ direction, shares, start, seed)
+
+
+def picture_item(model, file, mask, seed):
+    pixels, direction, found = picture_scores(model, read_picture(file), seed)
+    grid, network = model.grid(pixels), model.model
     with torch.no_grad():
         embedded = network.embeddings(pixels)
 
@@ -156,15 +170,13 @@ def picture_item(model, file, mask, seed):
     size = (grid.columns, grid.rows)
     truth = np.array(Image.open(mask).resize(size, Image.Resampling.NEAREST)).ravel()
     known = truth != 128
-    found = scores(attention, state @ direction, shares, start, seed)
-    areas, maps = {}, {}
+    areas = {}
     for name, values in found.items():
         own = values[grid.prefix :]
         areas[name] = both_areas(own, follow, REMOVED_PATCHES)
         precision = average_precision_score(truth[known] == 255, own.numpy()[known])
         areas[name]["precision"] = float(precision)
-        maps[name] = own.reshape(size[::-1]).tolist()
-    return {"areas": areas, "maps": maps, "file": str(file.name)}
+    return {"areas": areas}
 
 
 def half_width(values):
@@ -189,19 +201,26 @@ def summary(items, words):
 
 
 def heard(rows):
-    """Means over words of each method; half widths over sentences."""
-    table = {}
-    for name in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == name]
-        line = {"words": len(own)}
-        for word in ("peak", "share", "share of speech", "chance", "right"):
-            by = {}
-            for row in own:
-                by.setdefault(row["sentence"], []).append(float(row[word]))
-            means = [np.mean(v) for v in by.values()]
-            line[word] = (float(np.mean(means)), half_width(means))
-        table[name] = line
-    return table
+    """Means over sentences of each method and of pairs, with 95 % half widths."""
+    by = {}
+    for row in rows:
+        by.setdefault(row["method"], {}).setdefault(row["sentence"], []).append(row)
+    means = {
+        name: {
+            word: np.array([np.mean([r[word] for r in own]) for own in some.values()])
+            for word in HEARD
+        }
+        for name, some in by.items()
+    }
+    pairs = {
+        f"{one} minus {other}": {w: means[one][w] - means[other][w] for w in HEARD}
+        for one, other in HEARD_PAIRS
+    }
+    table = {
+        name: {w: (float(v.mean()), half_width(v)) for w, v in line.items()}
+        for name, line in {**means, **pairs}.items()
+    }
+    return {"words": len(rows) // len(means), "methods": table}
 
 
 def written(title, result, words):
@@ -214,28 +233,30 @@ def written(title, result, words):
     return [*lines, ""]
 
 
-def written_sound(table):
+def written_sound(result):
     words = ("peak", "share", "share of speech")
-    first = next(iter(table.values()))
+    chance, right = (
+        result["methods"]["rollout"][word][0] for word in ("chance", "right")
+    )
     lines = [
-        f"**Whisper: which sounds made this word** ({first['words']} words)",
+        f"**Whisper: which sounds made this word** ({result['words']} words, "
+        f"{right:.0%} of them what the model would say)",
         "",
         "| method | peak inside the word | relevance there | of that on speech |",
         "|---|---|---|---|",
     ]
-    for name, row in table.items():
-        cells = [f"{row[w][0]:.3f} ± {row[w][1]:.3f}" for w in words]
+    for name, row in result["methods"].items():
+        sign = "+" if " minus " in name else ""
+        cells = [f"{row[w][0]:{sign}.3f} ± {row[w][1]:.3f}" for w in words]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append(f"| chance, on speech | {first['chance'][0]:.3f} | | "
-                 f"{first['chance'][0]:.3f} |")  # fmt: skip
-    return lines
+    return [*lines, f"| chance, on speech | {chance:.3f} | | {chance:.3f} |"]
 
 
-def draw(parts, folder, file):
-    figure = Figure(figsize=(13, 10), layout="constrained")
-    rows = figure.subfigures(3, 1, height_ratios=(1, 1, 1))
+def draw(parts, file):
+    figure = Figure(figsize=(13, 9.5), layout="constrained")
+    rows = figure.subfigures(3, 1, height_ratios=(1.3, 0.55, 1))
     curves(parts, rows[0])
-    pictures(parts["pictures"]["example"], folder, rows[1])
+    pictures(rows[1])
     sounds(parts["sound"]["example"], rows[2])
     figure.savefig(file, dpi=120)
 
@@ -252,16 +273,21 @@ def curves(parts, figure):
             ax.plot(removed, both["negative curve"], color=f"C{i}", linestyle="--")
         ax.set(xlabel="share left out (solid: most relevant first)", ylabel="cosine")
         ax.set_title(part)
-    axes[0].legend(fontsize=6)
+    axes[1].legend(fontsize=6, loc="lower left")
 
 
-def pictures(example, folder, figure):
-    names = [n for n in example["maps"] if n != "random"]
-    axes = figure.subplots(1, len(names) + 1)
-    axes[0].imshow(read_picture(folder / "grabcut" / "images" / example["file"]))
+def pictures(figure):
+    """Maps of a picture that may be shown; the brightest hundredth is cut off."""
+    model, picture = load(), read_picture(EXAMPLE)
+    pixels, _, found = picture_scores(model, picture, 0)
+    grid = model.grid(pixels)
+    del found["random"]
+    axes = figure.subplots(1, len(found) + 1)
+    axes[0].imshow(picture)
     axes[0].set_title("picture", fontsize=7)
-    for ax, name in zip(axes[1:], names, strict=True):
-        ax.imshow(example["maps"][name], cmap="viridis")
+    for ax, (name, values) in zip(axes[1:], found.items(), strict=True):
+        patches = grid.to_map(values[grid.prefix :])
+        ax.imshow(patches, vmax=float(patches.quantile(0.99)))
         ax.set_title(name.replace(", ", ",\n").replace(" (", "\n("), fontsize=7)
     for ax in axes:
         ax.axis("off")
@@ -272,7 +298,7 @@ def sounds(example, figure):
         "cross-attention, last layer",
         "rollout",
         "Chefer",
-        "weighted, gradient, rows normalised",
+        "weighted, gradient (reconstruction)",
     )
     axes = figure.subplots(1, len(chosen), sharey=True)
     for ax, name in zip(axes, chosen, strict=True):
@@ -325,13 +351,12 @@ def of_pictures(args):
         items.append(picture_item(model, file, mask, seed))
         print(file.name, flush=True)
     result = summary(items, ("positive", "negative", "precision"))
-    example = {key: items[0][key] for key in ("file", "maps")}
-    return result | {"curves": mean_curves(items), "example": example}
+    return result | {"curves": mean_curves(items)}
 
 
 def of_sound(args):
     found = relevance_sound.experiment(args.spoken)
-    return {"table": heard(found["rows"]), "example": found["example"]}
+    return heard(found["rows"]) | {"example": found["example"]}
 
 
 def main():
@@ -353,14 +378,14 @@ def main():
     lines = written("Sentences", parts["sentences"], ("positive", "negative"))
     words = ("positive", "negative", "precision")
     lines += written("Pictures", parts["pictures"], words)
-    lines += written_sound(parts["sound"]["table"])
+    lines += written_sound(parts["sound"])
     (args.out / "relevance.md").write_text("\n".join(lines) + "\n")
     kept = {
         name: {k: v for k, v in one.items() if k not in ("curves", "example")}
         for name, one in parts.items()
     }
     (args.out / "relevance.json").write_text(json.dumps(kept, indent=1))
-    draw(parts, args.data, args.out / "relevance.png")
+    draw(parts, args.out / "relevance.png")
     print("\n".join(lines))
 
 

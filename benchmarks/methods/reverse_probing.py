@@ -33,6 +33,10 @@ CLUSTERS = 16
 SEGMENTS = 6
 SIZE = 224
 SEEDS = 3
+EXAMPLES = [
+    Path(__file__).parents[2] / "examples" / f"{name}.png"
+    for name in ("astronaut", "chelsea", "coffee")
+]
 VOC = (
     *("background", "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car"),
     *("cat", "chair", "cow", "dining table", "dog", "horse", "motorcycle", "person"),
@@ -277,9 +281,9 @@ def written(table, paired, lost, alone, names):
     return "\n".join(lines) + "\n"
 
 
-def picture(table, names, found, states, file):
-    figure = Figure(figsize=(13, 7.5), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+def picture(table, names, shown_pictures, file):
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.5, 1))
     left, right = upper.subplots(1, 2)
     points = [table[f"layer {i}"] for i in LAYERS]
     left.errorbar(
@@ -297,40 +301,45 @@ def picture(table, names, found, states, file):
     left.set(xlabel="layer", ylabel="bits", title="Bits that labels tell of clusters")
     left.legend(fontsize=7)
     ways = [name for name in table if name.startswith("segments")]
-    shown = [f"layer {CHAIN_LAYER}", *ways, f"layer {CHAIN_LAYER}, shuffled"]
+    bars = [f"layer {CHAIN_LAYER}", *ways, f"layer {CHAIN_LAYER}, shuffled"]
     right.barh(
-        range(len(shown)),
-        [table[n]["bits"] for n in shown],
-        xerr=[1.96 * table[n]["standard error"] for n in shown],
+        range(len(bars)),
+        [table[n]["bits"] for n in bars],
+        xerr=[1.96 * table[n]["standard error"] for n in bars],
         capsize=3,
     )
-    right.set_yticks(range(len(shown)), shown, fontsize=8)
+    right.set_yticks(range(len(bars)), bars, fontsize=8)
     right.invert_yaxis()
     right.set(xlabel="bits, 95 % over pictures", title="Segments of each picture")
-    axes = lower.subplots(2, 6)
-    for column, (one, place) in enumerate(zip(found, states, strict=True)):
-        raw = read_picture(one["file"])
-        axes[0, column].imshow(raw)
-        axes[1, column].imshow(place, cmap="tab20", vmin=0, vmax=CLUSTERS - 1)
-        most = torch.tensor(place).flatten().bincount(minlength=CLUSTERS).topk(3)
+    axes = lower.subplots(1, 6)
+    for column, (raw, place) in enumerate(shown_pictures):
+        axes[2 * column].imshow(raw)
+        axes[2 * column + 1].imshow(place, cmap="tab20", vmin=0, vmax=CLUSTERS - 1)
+        most = place.flatten().bincount(minlength=CLUSTERS).topk(3)
         told_of = [names[int(i)][2] for i in most.indices]
-        axes[1, column].set_title(
-            " / ".join(n[0] if n else "-" for n in told_of), fontsize=7
+        axes[2 * column + 1].set_title(
+            "largest: " + "; ".join(" / ".join(n[:2]) or "-" for n in told_of),
+            fontsize=7,
         )
     for ax in axes.flat:
         ax.axis("off")
     figure.savefig(file, dpi=120)
 
 
-def maps_of(found, states):
-    """The states of some pictures as pictures, six of them evenly taken."""
-    chosen, place = {}, 0
-    for one in found:
-        chosen[one["group"]] = states[place : place + len(one["labels"])]
-        place += len(one["labels"])
-    some = found[:: len(found) // 6][:6]
-    maps = [chosen[one["group"]].reshape(one["grid"]).numpy() for one in some]
-    return some, maps
+def free_pictures(found, states, model):
+    """Pictures that may be shown, and the nearest cluster of each of their patches."""
+    name = f"layer {CHAIN_LAYER}"
+    whole = normalize(torch.cat([one["features"][name] for one in found]), dim=-1)
+    centres = torch.stack([whole[states == i].mean(0) for i in range(CLUSTERS)])
+    for file in EXAMPLES:
+        raw = read_picture(file)
+        pixels = model.pixels(raw, size=2 * SIZE)
+        grid = model.grid(pixels)
+        with torch.no_grad():
+            hidden = model.model(pixels, output_hidden_states=True).hidden_states
+        rows = normalize(hidden[CHAIN_LAYER][0, model.prefix :], dim=-1)
+        nearest = torch.cdist(rows, centres).argmin(-1)
+        yield raw, nearest.reshape(grid.rows, grid.columns)
 
 
 def main():
@@ -342,7 +351,8 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
-    found = read(args.data, load())
+    model = load()
+    found = read(args.data, model)
     table, paired, lost, kept = measure(found)
     alone = {f"layer {CHAIN_LAYER}, {n}": row for n, row in each_set(found).items()}
     states, probe = kept[f"layer {CHAIN_LAYER}"]
@@ -354,9 +364,8 @@ def main():
     (args.out / "reverse_probing.json").write_text(json.dumps(result, indent=1))
     text = written(table, paired, lost, alone, names)
     (args.out / "reverse_probing.md").write_text(text)
-    picture(
-        table, names, *maps_of(found, states), args.out / "reverse_probing.png"
-    )  # fmt: skip
+    shown = free_pictures(found, states, model)
+    picture(table, names, shown, args.out / "reverse_probing.png")
     print(text)
 
 

@@ -31,6 +31,9 @@ class ReverseProbe:
         bits_in_sample: The gain on what was learned from: too large.
         state_bits: Held-out gain over the rows of each state; nan where it has none.
         weights: Log odds that each concept adds to each state, learned from all rows.
+        presence: Mean of each concept over the rows of each state; nan where it has
+            none.
+        prevalence: Mean of each concept over all rows.
         strengths: The penalty chosen in each fold.
         group_bits: Held-out gain of each group, summed over its rows.
         group_rows: Rows of each group.
@@ -42,6 +45,8 @@ class ReverseProbe:
     bits_in_sample: float
     state_bits: Float[Tensor, " states"]
     weights: Float[Tensor, "concepts states"]
+    presence: Float[Tensor, "concepts states"]
+    prevalence: Float[Tensor, " concepts"]
     strengths: tuple[float, ...]
     group_bits: Float[Tensor, " groups"]
     group_rows: Float[Tensor, " groups"]
@@ -54,8 +59,9 @@ class ReverseProbe:
     def names(self, concepts: Sequence[str], *, most: int = 3) -> list[tuple[str, ...]]:
         """For each state the concepts that speak for it, strongest first.
 
-        Those with less than a tenth of the weight of the strongest, for or against,
-        are left out.
+        Weight times presence: what a concept adds, on average, to the log odds of the
+        state's own rows. Named are those that hold there a tenth more often than
+        anywhere and have a weight above 0.
 
         Args:
             concepts: Name of each concept.
@@ -70,12 +76,13 @@ class ReverseProbe:
                 f"there are {len(self.weights)} concepts, but {len(concepts)} names"
             )
             raise ArgumentError(message)
-        found = []
-        for column in self.weights.T:
-            order = column.argsort(descending=True)[:most].tolist()
-            least = float(column.abs().max()) / 10
-            found.append(tuple(concepts[i] for i in order if column[i] > least))
-        return found
+        speaks = (self.presence > 1.1 * self.prevalence[:, None]) & (self.weights > 0)
+        strength = torch.where(speaks, self.weights * self.presence, 0)
+        order = strength.argsort(dim=0, descending=True, stable=True)[:most]
+        return [
+            tuple(concepts[i] for i in column.tolist() if strength[i, state] > 0)
+            for state, column in enumerate(order.T)
+        ]
 
     def minus(self, other: "ReverseProbe") -> tuple[float, float]:
         """Bits more than another probe of the same groups, and its standard error.
@@ -321,6 +328,7 @@ def _result(table: _Table, gains: np.ndarray, chosen: list[float]) -> ReversePro
     seen = np.bincount(table.state, minlength=table.n_states)
     sums = torch.from_numpy(np.bincount(table.state, gains, table.n_states))
     shares = seen[seen > 0] / seen.sum()
+    held = torch.from_numpy(table.kinds[:, :-1].T @ counts)
     return ReverseProbe(
         bits=bits,
         standard_error=error,
@@ -328,6 +336,8 @@ def _result(table: _Table, gains: np.ndarray, chosen: list[float]) -> ReversePro
         bits_in_sample=float(inside.mean()),
         state_bits=sums / torch.from_numpy(seen),
         weights=torch.from_numpy(weights[:-1]),
+        presence=held / torch.from_numpy(seen),
+        prevalence=held.sum(1) / len(table.state),
         strengths=tuple(chosen),
         group_bits=group_bits,
         group_rows=group_rows,
