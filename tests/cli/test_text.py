@@ -59,6 +59,11 @@ def test_files_hold_all_numbers(run, tmp_path):
     assert float(rows[1]["incoming"]) == written["tokens"][1]["incoming"]
 
 
+def test_a_page_is_written(run, tmp_path):
+    run(TEXT, "--page", tmp_path / "a.html")
+    assert "<!doctype html>" in (tmp_path / "a.html").read_text()
+
+
 def test_nothing_is_replaced_and_nothing_half_written(run, tmp_path):
     there = tmp_path / "a.csv"
     there.write_text("mine")

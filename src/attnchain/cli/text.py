@@ -50,12 +50,16 @@ def text(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     csv_: Annotated[
         Path | None, typer.Option("--csv", help=f"Write one line a token to {_NEW}.")
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help=f"Write the text as a web page to {_NEW}.")
+    ] = None,
 ) -> None:
     """Read a text: ranks, groups and sinks of its tokens, and every head."""
     from attnchain.language import read_text
+    from attnchain.page import TextPage
 
     given = _given(words, file)
-    for place in (json_, csv_):
+    for place in (json_, csv_, page):
         check_new(place)
     asked = {"layers": options.parse_layers(layers), "sink": sink}
     with working("loading the model (the first time it is fetched)", quiet=False):
@@ -72,6 +76,8 @@ def text(  # noqa: PLR0913, PLR0917  (one parameter for each option)
             files[json_] = _as_json(reading, loaded, settings, walk)
         if csv_ is not None:
             files[csv_] = _as_csv(reading)
+        if page is not None:
+            files[page] = TextPage(reading, given[:60]).html
     for place, content in files.items():
         write_whole(place, content.encode())
     names = [str(place) for place in files]

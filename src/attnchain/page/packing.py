@@ -38,6 +38,7 @@ class StoredHead:
         k_steps: Likewise for keys.
         error: Largest L1 error found of bounces from a state, incoming or outgoing:
             of one bounce from every state, of more from some.
+        causal: Whether a state sees none after it.
     """
 
     q_codes: np.ndarray
@@ -45,6 +46,7 @@ class StoredHead:
     q_steps: np.ndarray
     k_steps: np.ndarray
     error: float
+    causal: bool = False
 
     def chain(self) -> AttentionTransition:
         """Returns the stored chain, as the page computes it."""
@@ -55,7 +57,7 @@ class StoredHead:
                 (self.k_codes, self.k_steps),
             )
         )
-        return AttentionTransition(q, k, scale=1.0)
+        return AttentionTransition(q, k, scale=1.0, causal=self.causal)
 
     @classmethod
     def rounded(cls, q: Tensor, k: Tensor, step: float) -> Self:
@@ -90,17 +92,18 @@ def store_heads(layer: AttentionTransition) -> list[StoredHead]:
     """
     scale = layer.q.shape[-1] ** -0.5 if layer.scale is None else layer.scale
     return [
-        _store(scale * q.double(), k.double())
+        _store(scale * q.double(), k.double(), causal=layer.causal)
         for q, k in zip(layer.q, layer.k, strict=True)
     ]
 
 
-def _store(q: Tensor, k: Tensor) -> StoredHead:
-    exact = (q @ k.T).softmax(-1).float()
+def _store(q: Tensor, k: Tensor, *, causal: bool) -> StoredHead:
+    exact = AttentionTransition(q, k, scale=1.0, causal=causal).to_dense().float()
     balanced_q, balanced_k = _balanced(q, k - k.mean(0))
     step = FIRST_STEP
     while True:
-        stored = StoredHead.rounded(balanced_q, balanced_k, step)
+        found = StoredHead.rounded(balanced_q, balanced_k, step)
+        stored = replace(found, causal=causal)
         error = _largest_error(stored.chain().to_dense(), exact)
         if error <= LARGEST_ERROR or step < FINEST_STEP:
             return replace(stored, error=error)

@@ -128,7 +128,7 @@ def page_html(data: PageData, *, served: bool = False) -> str:
         note=html.escape(attention.model_note),
         next=asset("next.html") if served else "",
         picture=_picture(data),
-        facts=_json(_facts(data, error)),
+        facts=as_json(_facts(data, error)),
         layers="\n".join(
             f'<script type="application/octet-stream" class="layer">'
             f"{text_of(pack_heads(heads, attention.grid.columns))}</script>"
@@ -193,7 +193,7 @@ def _facts(data: PageData, error: float) -> dict[str, Any]:
         "removed": attention.removed,
         "heads": heads,
         "width": width,
-        "lambda2": [_rounded(row) for row in attention.lambda2],
+        "lambda2": [rounded(row) for row in attention.lambda2],
         "mixedLayers": list(data.mixed_layers),
         "largestError": error,
         "sets": [_set_facts(sets) for sets in data.sets],
@@ -201,7 +201,7 @@ def _facts(data: PageData, error: float) -> dict[str, Any]:
         "headSets": [
             [sets and _set_facts(sets) for sets in row] for row in data.head_sets
         ],
-        "colours": _colours(),
+        "colours": colours(),
     }
 
 
@@ -211,17 +211,17 @@ def _set_facts(sets: MetastableSets) -> dict[str, Any]:
     return {
         "labels": "".join(map(str, sets.labels.tolist())),
         "memberships": _base64((own * 65535).round().numpy().astype("<u2").tobytes()),
-        "prevalence": _rounded(sets.prevalence),
-        "retention": _rounded(sets.retention),
+        "prevalence": rounded(sets.prevalence),
+        "retention": rounded(sets.retention),
     }
 
 
-def _rounded(values: Tensor) -> list[float | None]:
-    """Six digits of each value; None where a set without patches has none."""
+def rounded(values: Tensor) -> list[float | None]:
+    """Return six digits of each value; None where a set without patches has none."""
     return [float(f"{x:.6g}") if math.isfinite(x) else None for x in values.tolist()]
 
 
-def _colours() -> str:
+def colours() -> str:
     """The viridis table: 256 colours of six hexadecimal digits."""
     from matplotlib import colormaps
 
@@ -243,6 +243,6 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -70,21 +70,22 @@ function addNeighbours(codes, columns) {
   }
 }
 
-/** Adds weight * softmax(Q Kᵀ) to the matrix (row by row, n * n). */
-function addHead(matrix, head, weight, n) {
+/** Adds weight * softmax(Q Kᵀ) to the matrix (row by row, n * n), causal or not. */
+function addHead(matrix, head, weight, n, causal) {
   const scores = new Float64Array(n);
   for (let i = 0; i < n; i++) {
     scoresOfRow(scores, head, i, n);
+    const seen = causal ? i + 1 : n;
     let largest = -Infinity;
-    for (let j = 0; j < n; j++) if (scores[j] > largest) largest = scores[j];
+    for (let j = 0; j < seen; j++) if (scores[j] > largest) largest = scores[j];
     let sum = 0;
-    for (let j = 0; j < n; j++) {
+    for (let j = 0; j < seen; j++) {
       scores[j] = Math.exp(scores[j] - largest);
       sum += scores[j];
     }
     const factor = weight / sum;
     const row = i * n;
-    for (let j = 0; j < n; j++) matrix[row + j] += factor * scores[j];
+    for (let j = 0; j < seen; j++) matrix[row + j] += factor * scores[j];
   }
 }
 

@@ -24,9 +24,9 @@ class Walker {
     const elements = [...document.querySelectorAll("script.layer")];
     const layers = elements.map((element) => element.textContent);
     for (const element of elements) element.remove();
-    const { heads, width, rows, columns } = facts;
+    const { heads, width, rows, columns, causal } = facts;
     this.worker.postMessage(
-      { kind: "setup", layers, heads, width, columns, states: rows * columns },
+      { kind: "setup", layers, heads, width, columns, causal, states: rows * columns },
     );
   }
 

@@ -72,7 +72,7 @@ function startWorker() {
       if (!unpacked.has(layer)) {
         unpacked.set(layer, await unpackLayer(setup.layers[layer], setup));
       }
-      addHead(matrix, unpacked.get(layer)[head], weight, n);
+      addHead(matrix, unpacked.get(layer)[head], weight, n, setup.causal);
       if (await overtaken() && JSON.stringify(newest.chain) !== key) return null;
     }
     return matrix;
