@@ -9,6 +9,7 @@ from attnchain.cli.evaluate import evaluate
 from attnchain.cli.heads import heads
 from attnchain.cli.page import page
 from attnchain.cli.rank import rank
+from attnchain.cli.score import score
 from attnchain.cli.segment import segment
 from attnchain.cli.serve import serve
 from attnchain.cli.text import text
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Read a transformer's attention as a Markov chain.",
 )
-for command in (segment, rank, heads, page, serve, text, evaluate):
+for command in (segment, rank, heads, page, serve, text, evaluate, score):
     app.command()(command)
 
 

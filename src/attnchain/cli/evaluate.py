@@ -1,12 +1,12 @@
 """`attnchain evaluate`: methods and baselines on a data set, one table each."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnchain.cli.options import Json, Model, home, size_option
+from attnchain.cli.options import Json, Model, Void, home, size_option
 from attnchain.cli.session import Clock, load_model, report
 from attnchain.files import Outputs
 
@@ -18,14 +18,31 @@ LayoutName = Annotated[
     typer.Argument(
         metavar="LAYOUT",
         help="How the data lie: grabcut, davis16val, voc99, ecssd, ...; an unknown "
-        "name lists all.",
+        "name lists all; folder for your own, with --images and --masks.",
         show_default=False,
     ),
 ]
 Data = Annotated[
-    Path,
+    Path | None,
     typer.Argument(
         metavar="DATA", help="The folder (or file) of the data.", show_default=False
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="Your own pictures, for LAYOUT folder.", show_default=False),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        help="Their masks: one object each, 0 is the rest.", show_default=False
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        help="What your own data are called; by default as the folder above --images.",
+        show_default=False,
     ),
 ]
 ProtocolName = Annotated[
@@ -60,7 +77,11 @@ ResultFolder = Annotated[
 
 def evaluate(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     layout: LayoutName,
-    root: Data,
+    root: Data = None,
+    images: Images = None,
+    masks: Masks = None,
+    void: Void = None,
+    name: Name = None,
     protocol: ProtocolName = None,
     model: Model = "dinov2-small-saliency",
     methods: Families = None,
@@ -70,10 +91,9 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     json_: Json = False,
 ) -> None:
     """Compare methods on a data set of pictures with hand-made labels."""
-    from attnchain.evaluate import open_data_set
-
     clock = Clock()
-    data_set = open_data_set(layout, root)
+    own = Own(images, masks, void, name)
+    data_set, layout = _opened(layout, root, own)
     kind = _protocol(protocol, data_set)
     loaded = load_model(model, quiet=json_)
     families = [name.strip() for name in methods.split(";")] if methods else None
@@ -89,6 +109,36 @@ def evaluate(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         message = f"none of the {len(done.broken)} pictures could be scored: {first}"
         typer.echo(f"attnchain: {message}", err=True)
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Own:
+    """Data of one's own, as the options say."""
+
+    images: Path | None
+    masks: Path | None
+    void: int | None
+    name: str | None
+
+
+def _opened(layout: str, root: Path | None, own: Own) -> "tuple[DataSet, str]":
+    """The data set, and what its files are called."""
+    from attnchain.evaluate import open_data_set, own_data_set
+
+    if layout != "folder":
+        if own != Own(None, None, None, None):
+            message = "they go with the layout folder"
+            raise typer.BadParameter(message, param_hint="--images, --masks, ...")
+        if root is None:
+            raise typer.BadParameter("give the folder of the data", param_hint="DATA")
+        return open_data_set(layout, root), layout
+    if root is not None or own.images is None or own.masks is None:
+        message = "the layout folder takes --images and --masks, and no DATA"
+        raise typer.BadParameter(message, param_hint="LAYOUT")
+    name = own.name or own.images.absolute().parent.name or "folder"
+    if name != Path(name).name:
+        raise typer.BadParameter("a name is no path", param_hint="--name")
+    return own_data_set(own.images, own.masks, void=own.void), name
 
 
 def _protocol(name: str | None, data_set: "DataSet") -> "type[Protocol]":

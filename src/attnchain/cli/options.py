@@ -60,6 +60,13 @@ Out = Annotated[
         "Older results of the same picture are replaced, and nothing else.",
     ),
 ]
+Void = Annotated[
+    int | None,
+    typer.Option(
+        help="Value in hand-made masks of pixels that are not scored, such as 128.",
+        show_default=False,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
 ]

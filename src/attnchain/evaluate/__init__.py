@@ -1,17 +1,20 @@
 """Methods measured against their peers, on data sets given as folders.
 
 open_data_set: pictures and labels by the layout of their folders.
+own_data_set: pictures and masks of one's own.
+score_masks: masks that come from anywhere.
 PROTOCOLS: ways of scoring; scores of two protocols are not comparable.
 run: scores the pictures one by one and survives being killed.
 Table, Run: what comes out.
 """
 
-from attnchain.evaluate.catalogue import LAYOUTS, open_data_set
+from attnchain.evaluate.catalogue import LAYOUTS, open_data_set, own_data_set
 from attnchain.evaluate.datasets import DataSet
 from attnchain.evaluate.protocol import Protocol
 from attnchain.evaluate.protocols import PROTOCOLS
 from attnchain.evaluate.report import Table
 from attnchain.evaluate.running import Run, run
+from attnchain.evaluate.scoring import Scores, score_masks
 
 __all__ = [
     "LAYOUTS",
@@ -19,7 +22,10 @@ __all__ = [
     "DataSet",
     "Protocol",
     "Run",
+    "Scores",
     "Table",
     "open_data_set",
+    "own_data_set",
     "run",
+    "score_masks",
 ]

@@ -26,8 +26,10 @@ from attnchain.evaluate.labels import (
     class_numbers,
     guarded,
     not_black,
+    object_beside,
     trimap,
 )
+from attnchain.models import PICTURE_ENDINGS
 from attnchain.optional import require
 
 if TYPE_CHECKING:
@@ -180,7 +182,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
         "BSDS500, open data",
         "regions",
         "images/*.jpg and masks/*.mat (groundTruth)",
-        partial(paired, read=drawn_regions, ending=".mat"),
+        partial(paired, read=drawn_regions, endings=(".mat",)),
     ),
     "imagenet-segmentation": Layout(
         "ImageNet-Segmentation", "object", "gtsegs_ijcv.mat", imagenet_segmentation
@@ -235,7 +237,7 @@ LAYOUTS: Final[dict[str, Layout]] = {
         "GrabCut, as the papers on interactive segmentation use it",
         "object",
         f"data_GT/* and boundary_GT/*.bmp {_TRIMAP}",
-        partial(_trimap, pictures="data_GT", labels="boundary_GT", ending=".bmp"),
+        partial(_trimap, pictures="data_GT", labels="boundary_GT", endings=(".bmp",)),
     ),
     "berkeley": Layout(
         "Berkeley, as the papers on interactive segmentation use it",
@@ -264,10 +266,36 @@ LAYOUTS: Final[dict[str, Layout]] = {
             read=drawn_regions,
             pictures="data/images/test",
             labels="data/groundTruth/test",
-            ending=".mat",
+            endings=(".mat",),
         ),
     ),
 }
+
+
+def own_data_set(images: Path, masks: Path, *, void: int | None = None) -> DataSet:
+    """Pictures of one's own with masks of one object each.
+
+    Args:
+        images: Folder of the pictures.
+        masks: Folder of the masks, of the same names; endings may differ. 0 is the
+            rest and one other value the object.
+        void: Value of pixels that are not scored.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataSetError: A folder is missing or empty, or a picture has no mask.
+    """
+    read = label_pictures(object_beside(void))
+
+    def find(_root: Path) -> Found:
+        pictures, labels = str(images.absolute()), str(masks.absolute())
+        endings = PICTURE_ENDINGS
+        return paired(Path(), read, pictures=pictures, labels=labels, endings=endings)
+
+    about = f"pictures, with masks {_OBJECT} in {masks}"
+    return DataSet(Layout(f"pictures in {images}", "object", about, find), images)
 
 
 def open_data_set(layout: str, root: str | Path) -> DataSet:

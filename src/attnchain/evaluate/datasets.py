@@ -127,7 +127,7 @@ def paired(
     *,
     pictures: str = "images",
     labels: str = "masks",
-    ending: str = ".png",
+    endings: tuple[str, ...] = (".png",),
     listed: Callable[[Path, Iterable[str]], list[str]] | None = None,
 ) -> Found:
     """Pictures in one folder, labels of the same path without ending in another.
@@ -137,20 +137,20 @@ def paired(
         read: Reads a label file.
         pictures: The folder of the pictures.
         labels: The folder of the labels.
-        ending: Of the label files.
+        endings: Of the label files.
         listed: Chooses among the names; all by default.
 
     Raises:
         DataSetError: A folder or a label file is missing, or a name stands for two.
     """
     found, others = files_in(root / pictures, PICTURE_ENDINGS)
-    drawn, _ = files_in(root / labels, (ending,))
+    drawn, _ = files_in(root / labels, endings)
     names = listed(root, found) if listed else sorted(found)
     unpaired = sorted(set(names) - set(drawn))
     if unpaired:
         raise DataSetError(
             f"{root / pictures} holds {len(unpaired)} pictures without labels, the "
-            f"first one {unpaired[0]!r}; expected {unpaired[0]}{ending} in "
+            f"first one {unpaired[0]!r}; expected {unpaired[0]}{endings[0]} in "
             f"{root / labels}"
         )
     alone = [] if listed else sorted(set(drawn) - set(found))

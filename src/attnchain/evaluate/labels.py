@@ -151,6 +151,21 @@ def bright_object(picture: LabelPicture) -> Labels:
     return (values > 127).astype(np.int64)
 
 
+def object_beside(void: int | None) -> Convention:
+    """A bright object, beside a value of pixels that are not scored."""
+
+    def convention(picture: LabelPicture) -> Labels:
+        if void is None:
+            return bright_object(picture)
+        unknown = picture.values == void
+        if unknown.ndim == 3:
+            raise picture.refused(f"grey values or indices, {void} among them")
+        rest = LabelPicture(np.where(unknown, 0, picture.values), picture.indexed)
+        return np.where(unknown, VOID, bright_object(rest))
+
+    return convention
+
+
 def trimap(picture: LabelPicture) -> Labels:
     """255 is the object, 128 unknown, 64 and 0 the rest."""
     values = picture.brightness
