@@ -94,7 +94,7 @@ def test_empty_folders_are_refused(tmp_path, folders):
 
 
 def test_data_of_ones_own_are_read_as_any_other(folders, tmp_path):
-    made, truth = folders
+    _, truth = folders
     images = tmp_path / "images"
     for name in ("a/1.jpg", "b.png"):
         (images / name).parent.mkdir(parents=True, exist_ok=True)
