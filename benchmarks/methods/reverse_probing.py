@@ -318,7 +318,7 @@ def picture(table, names, shown_pictures, file):
         most = place.flatten().bincount(minlength=CLUSTERS).topk(3)
         told_of = [names[int(i)][2] for i in most.indices]
         axes[2 * column + 1].set_title(
-            "largest: " + "; ".join(" / ".join(n[:2]) or "-" for n in told_of),
+            "\n".join(" / ".join(n[:2]) or "-" for n in told_of),
             fontsize=7,
         )
     for ax in axes.flat:
