@@ -55,8 +55,8 @@ NAMES = {
     """,
     "attnchain.language": "Comparison TextReading compare read_text",
     "attnchain.folder": """
-        ENGINES Item Job Outcome Picture find_pictures match_marks merged_coco plan
-        read_marks run
+        ENGINES Item Job Outcome Picture RECORD Sheet contact_sheet find_pictures
+        match_marks merged_coco plan read_marks run
     """,
     "attnchain.text": """
         TextAttention WordSegmentation read_diffusion segment_words text_attention

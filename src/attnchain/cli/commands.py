@@ -12,6 +12,7 @@ from attnchain.cli.rank import rank
 from attnchain.cli.score import score
 from attnchain.cli.segment import segment
 from attnchain.cli.serve import serve
+from attnchain.cli.sheet import sheet
 from attnchain.cli.text import text
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Read a transformer's attention as a Markov chain.",
 )
-for command in (segment, rank, heads, page, serve, text, evaluate, score):
+for command in (segment, rank, heads, page, serve, text, evaluate, score, sheet):
     app.command()(command)
 
 

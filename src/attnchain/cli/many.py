@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from attnchain.folder import Item, Job, Outcome, Picture
     from attnchain.vision import Prompt
 
-RECORD = "attnchain-job"
-"""What the record of a job is called in its folder."""
-
 
 @dataclass(frozen=True)
 class Where:
@@ -65,7 +62,7 @@ def answer_many(
         prompt: Marks that hold for all pictures.
         as_json: Print the record instead of sentences.
     """
-    from attnchain.folder import find_pictures, plan, run
+    from attnchain.folder import RECORD, find_pictures, plan, run
 
     clock = Clock()
     pictures = find_pictures(where.paths, recursive=where.recursive)

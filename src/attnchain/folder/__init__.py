@@ -4,6 +4,7 @@
 what to do with every one, and `run` does it: in this process, in several, or on Ray.
 """
 
+from attnchain.folder.contacts import RECORD, Sheet, contact_sheet
 from attnchain.folder.engines import ENGINES, run
 from attnchain.folder.finding import Picture, find_pictures
 from attnchain.folder.job import Item, Job, Outcome, plan
@@ -12,10 +13,13 @@ from attnchain.folder.merging import merged_coco
 
 __all__ = [
     "ENGINES",
+    "RECORD",
     "Item",
     "Job",
     "Outcome",
     "Picture",
+    "Sheet",
+    "contact_sheet",
     "find_pictures",
     "match_marks",
     "merged_coco",
