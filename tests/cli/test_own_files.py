@@ -1,5 +1,6 @@
 """People's own files stay, and each picture keeps its own results."""
 
+import hashlib
 import json
 import shutil
 
@@ -48,6 +49,14 @@ def test_a_file_of_somebody_else_is_refused_before_the_work(  # noqa: PLR0917
     assert "--out" in ended.err
     assert ended.files == [name]
     assert (folder / name).read_bytes() == content
+
+
+def test_the_numbers_tell_where_they_come_from(run, image):
+    ended = run("heads", image)
+    told = ended.json("cat-heads.json")
+    assert told["input_sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert len(told["weights_sha256"]) == 64
+    assert "torch" in told["versions"]
 
 
 def test_a_link_is_not_replaced(run, image, tmp_path):

@@ -154,6 +154,13 @@ def test_what_cannot_be_read_is_refused(llama, bert):
         read_text(bert, TEXT)
 
 
+def test_a_notebook_shows_the_tokens_by_rank(bert):
+    shown = read_text(bert, "a <cat> ran")._repr_html_()
+    assert shown.count("<span") == len(read_text(bert, "a <cat> ran").names)
+    assert "rgba(31,95,191,1.00)" in shown
+    assert "&lt;" in shown
+
+
 def test_the_numbers_are_saved_with_a_picture(llama, tmp_path):
     files = read_text(llama, TEXT).save(tmp_path, stem="cat")
     assert {file.name for file in files} == {"cat-text.json", "cat-text.png"}

@@ -97,10 +97,11 @@ def answer(
         settings: What was asked, written beside the numbers.
         write: Writes the files of the result.
     """
-    from attnchain.models import read_picture
+    from attnchain.models import origin, read_picture
 
     clock, quiet = Clock(), task.as_json
     picture = read_picture(task.image, value_range=parse_range(task.value_range))
+    given = task.image.read_bytes()
     with task.outputs(kind) as outputs:
         loaded = load_model(task.model, quiet=quiet)
         clock.lap("load")
@@ -109,7 +110,12 @@ def answer(
         clock.lap(command)
         write(result, outputs)
         clock.lap("write")
-        facts = {"image": str(task.image), "settings": settings, **result.facts()}
+        facts = {
+            "image": str(task.image),
+            "settings": settings,
+            **result.facts(),
+            **origin(loaded.model, given),
+        }
         payload = outputs.describe(
             {**facts, "seconds": clock.laps}, ending=result.ending
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -74,6 +75,17 @@ class TextReading(AbstractResult):
             f"TextReading({self.model_name}, {len(self.names)} tokens, "
             f"{len(self.layers)} layers x {self.whole[0].shape[0]} heads)"
         )
+
+    def _repr_html_(self) -> str:
+        """Returns the text for notebooks, darker where the incoming rank is larger."""
+        most = float(self.incoming.distribution.max())
+        shares = dict(zip(self.kept, self.incoming.distribution.tolist(), strict=True))
+        boxes = " ".join(
+            f'<span style="background:rgba(31,95,191,{shares.get(i, 0) / most:.2f})" '
+            f'title="{shares.get(i, 0):.4f}">{escape(name)}</span>'
+            for i, name in enumerate(self.names)
+        )
+        return f"<p>{escape(self.model_name)}: incoming TokenRank</p><p>{boxes}</p>"
 
     @property
     def causal(self) -> bool:
