@@ -6,6 +6,8 @@ from attnchain import __version__
 
 project = "attnchain"
 author = "The attnchain founders"
+copyright = author
+default_role = "literal"
 release = __version__
 
 extensions = [
@@ -36,11 +38,15 @@ napoleon_attr_annotations = False
 
 
 def _as_rst(*event):
-    """Docstrings are written in Markdown's `code` and $mathematics$."""
-    lines = event[-1]
+    """Docstrings are written in Markdown's `code` and $mathematics$; |x| is plain."""
+    what, lines = event[1], event[-1]
     text = "\n".join(lines)
+    if what == "property":  # else what stands before a colon is taken for its type
+        text = text.replace(": ", " - ", 1)
     text = re.sub(r"(?<![`:])`([^`\n]+)`(?!`)", r"``\1``", text)
     text = re.sub(r"\$([^$]+)\$", lambda m: f":math:`{' '.join(m[1].split())}`", text)
+    code_or_bars = r"(``[^`]*``|:math:`[^`]*`)|\|(\w+)\|"
+    text = re.sub(code_or_bars, lambda m: m[1] or rf"\|{m[2]}\|", text)
     lines[:] = text.split("\n")
 
 

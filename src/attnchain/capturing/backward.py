@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -124,7 +124,11 @@ def attention_gradients(
 
 def _check(records: "Sequence[AbstractRecord]", score: Tensor) -> None:
     """Raises unless there are records with a graph, and a score."""
-    if not isinstance(score, Tensor) or score.numel() != 1 or not score.requires_grad:
+    if (
+        not isinstance(cast("object", score), Tensor)
+        or score.numel() != 1
+        or not score.requires_grad
+    ):
         message = (
             f"the score must be one number with a graph behind it, but is {score!r}; "
             f"run the model with gradients enabled, on inputs or weights that require "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from attnchain.capturing.products import (
     swapped,
 )
 
-SOFTMAX = (torch.softmax, functional.softmax, Tensor.softmax, torch.special.softmax)
+SOFTMAX: tuple[Any, ...] = (
+    *(torch.softmax, functional.softmax, Tensor.softmax),
+    cast("Any", torch.special.softmax),  # pyright: ignore[reportUnknownMemberType]
+)
 DROPOUT = (functional.dropout, torch.dropout)
 COPYING = frozenset(
     {"to", "type", "type_as", "float", "half", "bfloat16", "double", "_to_copy"}
@@ -308,4 +311,5 @@ def _four_axes(matrix: Tensor, running: RunningModule) -> Tensor:
     if matrix.ndim == 2:
         return matrix[None, None]
     split = heads and is_split_in_heads(running, matrix.shape[0], heads)
-    return matrix.unflatten(0, (-1, heads if split and heads else 1))
+    parts = -1, heads if split and heads else 1
+    return cast("Tensor", matrix.unflatten(0, parts))

@@ -1,11 +1,13 @@
 """What is running: modules with their arguments, and one call of fused attention."""
 
+# pyright: reportUnknownMemberType=false
+
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from attnchain.errors import GridError, UnsupportedModelError
 
 HIDDEN = -9_000
 """Masks add the smallest number there is, or -10,000; biases of position add more."""
+Function = Callable[..., Any]
+Arguments = dict[str, Any]
+
 SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
 FLOATING = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
 PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
@@ -39,19 +44,19 @@ class RunningModule:
     name: str
     module: Any
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     serial: int = field(default_factory=lambda: next(_SERIAL))
 
     @property
     def families(self) -> tuple[str, ...]:
         """Package and class of the module and its bases: `transformers.ViTModel`."""
-        return _families(type(self.module))
+        return _families(type(cast("object", self.module)))
 
     def argument(self, name: str) -> Any:
         """Returns the named argument of forward, however it was given, else None."""
         if name in self.kwargs:
             return self.kwargs[name]
-        names = _parameters(type(self.module))
+        names = _parameters(type(cast("object", self.module)))
         position = names.index(name) if name in names else len(self.args)
         return self.args[position] if position < len(self.args) else None
 
@@ -182,10 +187,13 @@ class AttentionCall:
 
     def with_heads(self, heads: int) -> "AttentionCall":
         """Returns the call with its first axis, over pictures and heads, split."""
-        q, k = (x.flatten(0, 1).unflatten(0, (-1, heads)) for x in (self.q, self.k))
+        q, k = (
+            cast("Tensor", x.flatten(0, 1).unflatten(0, (-1, heads)))
+            for x in (self.q, self.k)
+        )
         mask = self.mask
         if mask is not None and mask.shape[0] > 1:
-            mask = mask.flatten(0, 1).unflatten(0, (-1, heads))
+            mask = cast("Tensor", mask.flatten(0, 1).unflatten(0, (-1, heads)))
         return replace(self, q=q, k=k, mask=mask)
 
     def part(self, pictures: slice) -> "AttentionCall":
@@ -268,7 +276,7 @@ def floating(values: Iterable[Any]) -> list[Tensor]:
             if value.dtype in FLOATING and value.ndim > 1:
                 found.append(value)
         elif isinstance(value, tuple | list):
-            found += floating(value)
+            found += floating(cast("Iterable[Any]", value))
     return found
 
 
@@ -291,7 +299,8 @@ def _aligned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     n_axes = max(q.ndim, k.ndim)
     q, k = (tensor[(None,) * (n_axes - tensor.ndim)] for tensor in (q, k))
     heads = -3 if n_axes > 3 else -2
-    batch = torch.broadcast_shapes(q.shape[:heads], k.shape[:heads])
+    shapes = q.shape[:heads], k.shape[:heads]
+    batch = cast("torch.Size", torch.broadcast_shapes(*shapes))
     if n_axes > 3 and q.shape[-3] == 1:
         q = q.expand(*q.shape[:-3], k.shape[-3], -1, -1)
     q, k = (tensor.expand(*batch, *tensor.shape[heads:]) for tensor in (q, k))

@@ -8,7 +8,7 @@ others may run the model meanwhile.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from numbers import Real
 from typing import Any, Unpack
@@ -46,7 +46,7 @@ def capture(
     grid: GivenGrid = None,
     gradients: bool = False,
     **selection: Unpack[Selection],
-) -> Iterator[CapturedAttention]:
+) -> Generator[CapturedAttention]:
     r"""Reads the attention of a model that runs inside the `with` block.
 
     Queries and keys of every call of `scaled_dot_product_attention` are copied, after

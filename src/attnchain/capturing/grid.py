@@ -1,6 +1,9 @@
 """Where the picture's patches, the text and the special tokens lie in a sequence."""
 
+# pyright: reportUnknownMemberType=false
+
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -211,7 +214,7 @@ class TokenGrid:
             )
             raise GridError(message)
         frames = (self.frames,) if self.frames > 1 else ()
-        return values.unflatten(-1, (*frames, self.rows, self.columns))
+        return cast("Tensor", values.unflatten(-1, (*frames, self.rows, self.columns)))
 
     def merge_windows(
         self, values: Float[Tensor, "windows *batch n"]
@@ -234,7 +237,7 @@ class TokenGrid:
                 f"but it has {values.shape[0]}"
             )
             raise GridError(message)
-        maps = self.to_map(values).unflatten(0, (-1, down, across))
+        maps = cast("Tensor", self.to_map(values).unflatten(0, (-1, down, across)))
         maps = maps.movedim((1, 2), (-4, -2))
         whole = maps.flatten(-4, -3).flatten(-2, -1)
         whole = torch.roll(whole, self.shift, dims=(-2, -1))

@@ -1,22 +1,21 @@
 """The torch function mode that sees attention while a model runs."""
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import signature
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from attnchain.capturing.calls import AttentionCall
+from attnchain.capturing.calls import Arguments, AttentionCall, Function
 from attnchain.capturing.recorder import Recorder
 from attnchain.errors import CaptureError, ChainError
 
 PRODUCTS = (torch.bmm, torch.baddbmm)
-READING = frozenset(
+READING: frozenset[Any] = frozenset(
     (Tensor.dtype.__get__, Tensor.shape.__get__, Tensor.ndim.__get__, Tensor.size)  # pyright: ignore
 )
 """Asked so often, by modules and by hooks, that looking closer would take its time."""
@@ -39,7 +38,11 @@ class Interception(TorchFunctionMode):
         self.recorder = recorder
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None
+        self,
+        func: Function,
+        types: Any,
+        args: Any = (),
+        kwargs: Arguments | None = None,
     ) -> Any:
         """Runs a torch function; attention of the model is seen first."""
         kwargs = kwargs or {}
@@ -48,15 +51,15 @@ class Interception(TorchFunctionMode):
         if func is functional.multi_head_attention_forward:
             return self._multi_head(args, kwargs)
         self._look(func, args, kwargs)
-        result = func(*args, **kwargs)
-        if not isinstance(result, Tensor | tuple | list | None):
+        result: Any = func(*args, **kwargs)
+        if not isinstance(cast("object", result), Tensor | tuple | list | None):
             return result
         if func in PRODUCTS:
             WEIGHING_HEADS.set(None)
         self._follow(func, args, kwargs, result)
         return result
 
-    def _look(self, func: Callable, args: Any, kwargs: dict) -> None:
+    def _look(self, func: Function, args: Any, kwargs: Arguments) -> None:
         """Sees attention; a mistake in the model's own call is raised by the call."""
         try:
             self._look_at(func, args, kwargs)
@@ -66,7 +69,9 @@ class Interception(TorchFunctionMode):
             func(*args, **kwargs)
             raise self._failed(func, error) from error
 
-    def _follow(self, func: Callable, args: Any, kwargs: dict, result: Any) -> None:
+    def _follow(
+        self, func: Function, args: Any, kwargs: Arguments, result: Any
+    ) -> None:
         try:
             if func is functional.scaled_dot_product_attention:
                 self.recorder.attended(result)
@@ -78,7 +83,7 @@ class Interception(TorchFunctionMode):
         except Exception as error:
             raise self._failed(func, error) from error
 
-    def _failed(self, func: Callable, error: Exception) -> CaptureError:
+    def _failed(self, func: Function, error: Exception) -> CaptureError:
         name = self.recorder.running[-1].name or "the model"
         return CaptureError(
             f"{getattr(func, '__name__', func)} in {name} could not be read "
@@ -86,7 +91,7 @@ class Interception(TorchFunctionMode):
             f"it, and please report the call"
         )
 
-    def _look_at(self, func: Callable, args: Any, kwargs: dict) -> None:
+    def _look_at(self, func: Function, args: Any, kwargs: Arguments) -> None:
         if func is functional.scaled_dot_product_attention:
             call = AttentionCall.of(args, kwargs, self.recorder.running[-1].heads())
             self.recorder.see(call, _queries_keys_values(args, kwargs))
@@ -97,7 +102,7 @@ class Interception(TorchFunctionMode):
         elif getattr(func, "__name__", None) in OTHER_KERNELS:
             self.recorder.refuse(func.__name__)
 
-    def _multi_head(self, args: Any, kwargs: dict) -> Any:
+    def _multi_head(self, args: Any, kwargs: Arguments) -> Any:
         """Runs torch's multi-head attention with this mode on.
 
         Asked for weights, it multiplies queries and keys by hand; that product is
@@ -115,13 +120,18 @@ class Interception(TorchFunctionMode):
             WEIGHING_HEADS.reset(token)
 
 
-def _without_override(function: Callable) -> Callable:
+def _never(_: Any) -> bool:
+    """Whether arguments override the function, as the copies are told."""
+    return False
+
+
+def _without_override(function: Function) -> Function:
     """A copy of a torch function that runs its body under a function mode.
 
     The original hands itself to the mode before its body runs, so a mode would never
     see the calls inside it.
     """
-    names = function.__globals__ | {"has_torch_function": lambda _: False}
+    names = {**function.__globals__, "has_torch_function": _never}
     copy = FunctionType(
         function.__code__, names, function.__name__, function.__defaults__
     )
@@ -132,7 +142,7 @@ def _without_override(function: Callable) -> Callable:
 MULTI_HEAD = _without_override(functional.multi_head_attention_forward)
 
 
-def _queries_keys_values(args: Any, kwargs: dict) -> tuple[Tensor, Tensor, Tensor]:
+def _queries_keys_values(args: Any, kwargs: Arguments) -> tuple[Tensor, Tensor, Tensor]:
     """The first three arguments, however they were given."""
     given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
     return given["query"], given["key"], given["value"]

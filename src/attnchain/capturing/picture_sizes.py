@@ -4,10 +4,13 @@ There is a function for each way in which vision-language models do it. It is gi
 running model and the token numbers of its prompts.
 """
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import isqrt
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +47,8 @@ def _patches(call: RunningModule) -> tuple[int, int, int]:
 
 def _encoded(call: RunningModule, modality: str, argument: str) -> Sequence[Tensor]:
     """What pictures were turned into beforehand, instead of an argument."""
-    encoded = (call.argument("mm_encoder_outputs") or {}).get(modality)
+    outputs = cast("dict[str, Any]", call.argument("mm_encoder_outputs") or {})
+    encoded = outputs.get(modality)
     if encoded is None:
         raise GridError(f"the model was run without a tensor {argument!r}")
     return encoded.pooler_output
@@ -66,7 +70,7 @@ def with_class(call: RunningModule, _: Prompts) -> list[TokenGrid]:
     sizes = call.argument("image_sizes")
     if sizes is not None:
         down, across = _pair(config.vision_config.patch_size)
-        sizes = torch.as_tensor(sizes).tolist()
+        sizes = cast("list[tuple[int, int]]", torch.as_tensor(sizes).tolist())
         return [TokenGrid(height // down, width // across) for height, width in sizes]
     n_pictures, rows, columns = _patches(call)
     strategy = call.argument("vision_feature_select_strategy")
@@ -95,7 +99,7 @@ def merged(modality: str) -> Describe:
         merge = config.vision_config.spatial_merge_size
         return [
             TokenGrid(rows // merge, columns // merge, frames=frames)
-            for frames, rows, columns in sizes.tolist()
+            for frames, rows, columns in cast("Prompts", sizes.tolist())
         ]
 
     return describe
@@ -109,8 +113,11 @@ def _by_positions(
     if positions is None or positions.ndim != 3:
         raise GridError("the model was run without 'position_ids' of rows and columns")
     own = torch.tensor(prompts, device=positions.device) == number
-    rows, columns = (positions[axis][own].tolist() for axis in (-2, -1))
-    found, start = [], 0
+    rows, columns = (
+        cast("list[int]", positions[axis][own].tolist()) for axis in (-2, -1)
+    )
+    found: list[TokenGrid] = []
+    start = 0
     for n_tokens in lengths:
         across = _counting(columns[start : start + n_tokens])
         down = _counting(rows[start : start + n_tokens : across])
@@ -131,13 +138,15 @@ def with_newlines(call: RunningModule, _: Prompts) -> list[TokenGrid]:
 
     A token ends each row.
     """
-    from transformers.models.llava_next import modeling_llava_next as llava_next
+    from transformers.models.llava_next import modeling_llava_next
+
+    llava_next: Any = modeling_llava_next
 
     config, vision = call.module.config, call.module.config.vision_config
     side = vision.image_size // vision.patch_size
     small = TokenGrid(side, side)
-    found = []
-    for size in call.needed("image_sizes").tolist():
+    found: list[TokenGrid] = []
+    for size in cast("Prompts", call.needed("image_sizes").tolist()):
         down, across = llava_next.get_anyres_image_grid_shape(
             size, config.image_grid_pinpoints, vision.image_size
         )
@@ -145,9 +154,8 @@ def with_newlines(call: RunningModule, _: Prompts) -> list[TokenGrid]:
         rows, columns = llava_next.unpad_image(padded, size).shape[1:]
         n_tokens = side**2 + rows * (columns + 1)
         ends = torch.arange(side**2, n_tokens).view(rows, columns + 1)
-        large = picture_among(
-            ends[:, :-1].flatten().tolist(), n_tokens, rows=rows, columns=columns
-        )
+        places = cast("list[int]", ends[:, :-1].flatten().tolist())
+        large = picture_among(places, n_tokens, rows=rows, columns=columns)
         first = picture_among(small.positions, n_tokens, rows=side, columns=side)
         found.append(replace(large, more=(first,)))
     return found
@@ -162,7 +170,7 @@ def tagged_tiles(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
     _, rows, columns = _patches(call)
     scale, number = call.module.config.scale_factor, call.module.config.image_token_id
     rows, columns = rows // scale, columns // scale
-    found = []
+    found: list[TokenGrid] = []
     for prompt in prompts:
         starts = _starts(prompt, number, rows * columns)
         waiting: list[int] = []
@@ -216,7 +224,7 @@ def untold_tiles(call: RunningModule, prompts: Prompts) -> list[TokenGrid]:
     _, rows, columns = _patches(call)
     config = call.module.config
     rows, columns = (int(n * config.downsample_ratio) for n in (rows, columns))
-    found = []
+    found: list[TokenGrid] = []
     for prompt in prompts:
         number, size = config.image_token_id, rows * columns
         run = 0

@@ -1,7 +1,10 @@
 """Grids of pictures that lie among the words of a prompt, whole or tile by tile."""
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 
@@ -76,7 +79,7 @@ def picture_in_tiles(
         )
         raise GridError(message)
     order = torch.arange(whole).view(down, across, rows, columns).transpose(1, 2)
-    mosaic = [places[i] for i in order.flatten().tolist()]
+    mosaic = [places[i] for i in cast("list[int]", order.flatten().tolist())]
     grid = picture_among(mosaic, n_tokens, rows=down * rows, columns=across * columns)
     if len(places) == whole:
         return grid

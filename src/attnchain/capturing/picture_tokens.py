@@ -4,8 +4,11 @@ A rule finds the picture tokens by their number in `input_ids`. How many there a
 each picture, and in which order, it reads from the other arguments of the model.
 """
 
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 from weakref import WeakKeyDictionary
 
 from attnchain.capturing import picture_sizes as sizes
@@ -36,7 +39,7 @@ def among_words(**pictures: Describe) -> Callable[..., Layout]:
 
 def _prompt(call: RunningModule, pictures: dict[str, Describe]) -> TokenGrid:
     """The grid of the first picture, that of the others in its `more`."""
-    prompts: Prompts = call.needed("input_ids").tolist()
+    prompts = cast("Prompts", call.needed("input_ids").tolist())
     found: list[TokenGrid] = []
     for name, describe in pictures.items():
         number = getattr(call.module.config, name)
@@ -69,7 +72,8 @@ def _placed(grids: list[TokenGrid], places: list[int], n: int) -> list[TokenGrid
             f"it holds {len(places)} picture tokens"
         )
         raise GridError(message)
-    moved, start = [], 0
+    moved: list[TokenGrid] = []
+    start = 0
     for grid in grids:
         own = places[start : start + grid.n_tokens]
         first, *others = (

@@ -1,14 +1,16 @@
 """Diffusion pipelines: which step is running, and which side of guidance."""
 
-from collections.abc import Callable, Iterator, Sequence
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attnchain.capturing.calls import RunningModule
 from attnchain.capturing.sites import Branch
@@ -89,10 +91,10 @@ class Denoising:
         return nn.ModuleDict(several) if len(several) > 1 else self.denoiser
 
     @contextmanager
-    def following(self) -> Iterator[None]:
+    def following(self) -> Generator[None]:
         """Counts the scheduler's steps, and lets it alone afterwards."""
         scheduler = self.pipeline.scheduler
-        wrapped = [
+        wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
             (scheduler, "set_timesteps", self._restarting),
             (scheduler, "step", self._counting),
             *((one, "cache_context", self._naming) for one in self.denoisers.values()),
@@ -129,11 +131,11 @@ class Denoising:
         for call, name in product(stack, ("sample", "hidden_states")):
             latents = call.tensor(name)
             if latents is not None:
-                first, *second = latents.split(n_pictures // 2)
-                return len(second) == 1 and torch.equal(first, second[0])
+                halves = cast("list[Tensor]", latents.split(n_pictures // 2))
+                return len(halves) == 2 and torch.equal(*halves)
         return False
 
-    def _restarting(self, function: Callable) -> Callable:
+    def _restarting(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
             self._calls = 0
@@ -141,7 +143,7 @@ class Denoising:
 
         return set_timesteps
 
-    def _counting(self, function: Callable) -> Callable:
+    def _counting(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def step(*args: Any, **kwargs: Any) -> Any:
             outcome = function(*args, **kwargs)
@@ -150,10 +152,10 @@ class Denoising:
 
         return step
 
-    def _naming(self, function: Callable) -> Callable:
+    def _naming(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         @contextmanager
-        def cache_context(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        def cache_context(name: str, *args: Any, **kwargs: Any) -> Generator[None]:
             with function(name, *args, **kwargs):
                 self.context = CONTEXTS.get(name)
                 try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -55,10 +55,10 @@ def factors(
 
     Einsum has an equation first, baddbmm a summand.
     """
-    given = [*args, *(kwargs[name] for name in NAMES if name in kwargs)]
+    given: list[Any] = [*args, *(kwargs[name] for name in NAMES if name in kwargs)]
     equation = given.pop(0) if func is torch.einsum else None
     if len(given) == 1 and isinstance(given[0], list | tuple):
-        given = list(given[0])
+        given = list(cast("Sequence[Any]", given[0]))
     given = given[1:] if len(given) == 3 else given
     if len(given) != 2 or not all(isinstance(x, Tensor) for x in given):
         return None

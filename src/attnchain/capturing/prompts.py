@@ -86,7 +86,8 @@ class TextTokens:
             ('a cat', (2, 3))
         """
         numbers = [int(number) for number in ids]
-        text, spans = "", []
+        text = ""
+        spans: list[tuple[int, int] | None] = []
         for k in range(1, len(numbers) + 1):
             window = numbers[max(0, k - WINDOW) : k]
             before, after = (

@@ -53,7 +53,9 @@ class Provenance:
         for module in running:
             self._arguments.pop(module.serial, None)
 
-    def follow(self, func: Callable, args: Any, kwargs: Any, result: Any) -> None:
+    def follow(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, result: Any
+    ) -> None:
         """Notes what a torch function computed from what."""
         if not self._arguments:
             return

@@ -1,12 +1,15 @@
 """Follows the modules that run, and records the attention that is seen in them."""
 
-from collections.abc import Callable, Iterator
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from attnchain.capturing.backward import Trace
 from attnchain.capturing.by_hand import Softmaxes
@@ -78,9 +81,9 @@ class Recorder:
         return list(dict.fromkeys([*self._unread, *unused]))
 
     @contextmanager
-    def following(self) -> Iterator[None]:
+    def following(self) -> Generator[None]:
         """Hooks all modules of the model, and unhooks them whatever happens."""
-        hooks = []
+        hooks: list[RemovableHandle] = []
         try:
             for name, module in self._root.module.named_modules():
                 enter = self._entering(_plain(name))
@@ -198,7 +201,9 @@ class Recorder:
         raise UnsupportedModelError(message)
 
     def _entering(self, name: str) -> Callable[..., None]:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict) -> None:
+        def enter(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> None:
             if get_ident() != self._thread:
                 self.ran_elsewhere = True
                 return
@@ -291,7 +296,7 @@ class _Tower:
 
     number: int = 0
     run: int = 0
-    entries: dict[str, list[int]] = field(default_factory=dict)
+    entries: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
 
 class Passes:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -339,7 +339,7 @@ class AttentionRecord(AbstractRecord):
         return self.q[:, heads], k[:, heads], mask
 
 
-def _full_precision(device_type: str) -> AbstractContextManager:
+def _full_precision(device_type: str) -> AbstractContextManager[Any]:
     """Keeps autocast from rounding, where the device has it."""
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()

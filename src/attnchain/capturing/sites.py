@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from operator import index
-from typing import Any, Literal, SupportsIndex, TypedDict, Unpack
+from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, cast
 
 from attnchain.errors import ArgumentError
 
@@ -94,8 +94,10 @@ class Counts:
         n_steps: Denoising steps.
     """
 
-    layers: dict[tuple[str, int, Kind], int] = field(default_factory=dict)
-    passes: Counter[str] = field(default_factory=Counter)
+    layers: dict[tuple[str, int, Kind], int] = field(
+        default_factory=dict[tuple[str, int, Kind], int]
+    )
+    passes: Counter[str] = field(default_factory=Counter[str])
     n_steps: int = 0
 
     @property
@@ -160,7 +162,8 @@ class Choice:
         counts |= {word: selection.get(word) for word in ("steps", "forwards")}
         numbers = {word: _as_numbers(word, value) for word, value in counts.items()}
         resolution = _as_resolution(selection.get("resolution"))
-        return cls(**{**selection, **numbers, "resolution": resolution})
+        chosen: dict[str, Any] = {**selection, **numbers, "resolution": resolution}
+        return cls(**chosen)
 
     def __str__(self) -> str:
         """Returns what was asked for in one line, as error messages show it."""
@@ -214,7 +217,8 @@ class Choice:
 def _as_numbers(word: str, numbers: Any) -> tuple[int, ...] | None:
     if numbers is None:
         return None
-    several = numbers if isinstance(numbers, Iterable) else [numbers]
+    given = cast("Iterable[Any]", numbers)
+    several = given if isinstance(numbers, Iterable) else [numbers]
     try:
         found = tuple(index(number) for number in several)
     except TypeError:
@@ -228,11 +232,11 @@ def _as_numbers(word: str, numbers: Any) -> tuple[int, ...] | None:
 def _as_resolution(resolution: Any) -> tuple[int, int] | None:
     if resolution is None:
         return None
-    if not isinstance(resolution, Sequence) or len(resolution) != 2:
+    given = cast("Sequence[Any]", resolution)
+    if not isinstance(resolution, Sequence) or len(given) != 2:
         message = f"resolution must be (rows, columns), but is {resolution!r}"
         raise ArgumentError(message)
-    rows, columns = resolution
-    return rows, columns
+    return given[0], given[1]
 
 
 def _fits(

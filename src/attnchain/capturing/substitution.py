@@ -1,14 +1,15 @@
 """Another function in place of fused attention, while a model runs."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from attnchain.capturing.calls import Arguments, Function
 from attnchain.capturing.interception import MULTI_HEAD
 from attnchain.capturing.switches import fused_attention
 from attnchain.errors import ArgumentError, SiteNotFoundError, UnsupportedModelError
@@ -23,7 +24,7 @@ def replaced_attention(
     attend: Callable[..., Tensor],
     *,
     layers: Collection[int] | None = None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Runs a function of ours where a model calls fused attention.
 
     Args:
@@ -103,7 +104,11 @@ class _Substitution(TorchFunctionMode):
             raise SiteNotFoundError(message)
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: Any = (), kwargs: dict | None = None
+        self,
+        func: Function,
+        types: Any,
+        args: Any = (),
+        kwargs: Arguments | None = None,
     ) -> Any:
         """Answers the chosen calls of fused attention; all else runs as it is."""
         kwargs = kwargs or {}
@@ -117,13 +122,13 @@ class _Substitution(TorchFunctionMode):
             return func(*args, **kwargs)
         return self._answer(args, kwargs)
 
-    def _answer(self, args: Any, kwargs: dict) -> Tensor:
+    def _answer(self, args: Any, kwargs: Arguments) -> Tensor:
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
         given = dict(zip(names, args, strict=False)) | kwargs
         query, key, value = (given.pop(name) for name in names[:3])
         given = {name: x for name, x in given.items() if not _is_default(name, x)}
         _check_taken(self._attend, (query, key, value), given)
-        found = self._attend(query, key, value, **given)
+        found = cast("object", self._attend(query, key, value, **given))
         want = (*query.shape[:-1], value.shape[-1])
         if not isinstance(found, Tensor) or found.shape != want:
             have = tuple(found.shape) if isinstance(found, Tensor) else type(found)
@@ -132,7 +137,7 @@ class _Substitution(TorchFunctionMode):
         return found
 
 
-def _check_taken(attend: Callable, parts: Any, given: dict[str, Any]) -> None:
+def _check_taken(attend: Function, parts: Any, given: Arguments) -> None:
     """Raises where the function has no parameter for what the model gave."""
     try:
         expected = inspect.signature(attend)

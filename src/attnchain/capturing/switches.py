@@ -1,9 +1,11 @@
 """Switches a model to fused attention for the capture, and back afterwards."""
 
+# pyright: reportUnknownMemberType=false
+
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ OTHER_KERNELS = ("flash", "flex", "sage", "paged", "kernels", "xformers", "aiter
 
 
 @contextmanager
-def fused_attention(model: nn.Module) -> Iterator[None]:
+def fused_attention(model: nn.Module) -> Generator[None]:
     """Makes a model call torch's fused attention where it can be told to.
 
     transformers models with eager attention use "sdpa", timm modules their fused
@@ -31,7 +33,8 @@ def fused_attention(model: nn.Module) -> Iterator[None]:
             the message says what to set.
     """
     with ExitStack() as stack:
-        for name, module in model.named_modules():
+        named = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+        for name, module in named:
             _check_readable(name, module)
         if not _recomputes(model):
             for module in model.modules():

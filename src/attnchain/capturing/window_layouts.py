@@ -1,7 +1,9 @@
 """Layouts of attention inside windows, and of patches that come window by window."""
 
+# pyright: reportUnknownMemberType=false
+
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -58,7 +60,8 @@ def sam_windows(call: RunningModule, *_: Any) -> Layout:
 def square_by_square(call: RunningModule, _: Kind, n_queries: int, __: int) -> Layout:
     """Qwen-VL: patches come square by square; each frame is attended to by itself."""
     config = call.module.config
-    sizes = {(rows, columns) for _, rows, columns in call.needed("grid_thw").tolist()}
+    given = cast("list[list[int]]", call.needed("grid_thw").tolist())
+    sizes = {(rows, columns) for _, rows, columns in given}
     window = getattr(config, "window_size", 0)
     fitting = {size for size in sizes if size[0] * size[1] == n_queries}
     if len(fitting) > 1 or (window and len(sizes) > 1):
@@ -87,5 +90,5 @@ def _in_squares(rows: int, columns: int, merge: int, side: int) -> TokenGrid:
         return down // side, across // side, down, across, row, column
 
     sequence = sorted(range(rows * columns), key=order)
-    places = torch.tensor(sequence).argsort().tolist()
+    places = cast("list[int]", torch.tensor(sequence).argsort().tolist())
     return picture_among(places, rows * columns, rows=rows, columns=columns)

@@ -15,16 +15,13 @@ from attnchain.errors import ArgumentError, ConvergenceError, WordNotFoundError
 from attnchain.files import AbstractResult, Outputs
 from attnchain.markov import (
     MetastableSets,
+    MixedHeads,
     metastable_sets,
-    mix,
     propagate,
-    second_eigenvalue,
 )
 from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,
-    forward_backward,
-    stored,
 )
 from attnchain.plot import plot_heads, save_figure
 from attnchain.ranking import TokenRank, token_rank
@@ -39,7 +36,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
-class TextReading(AbstractResult):
+class TextReading(MixedHeads, AbstractResult):
     """Self-attention of some layers among the tokens of one text.
 
     Tokens that draw attention whatever is said are left out of the chains, as
@@ -104,22 +101,12 @@ class TextReading(AbstractResult):
         return tuple(self.names[place] for place in sorted(left_out))
 
     @cached_property
-    def heads(self) -> tuple[AbstractTransition, ...]:
+    def heads(self) -> tuple[AbstractTransition, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """One transition for each layer over the kept tokens: softmax again on them."""
         if not self.dropped:
             return self.whole
         keep = torch.tensor(self.kept, device=self.whole[0].device)
         return tuple(layer.restrict(keep) for layer in self.whole)
-
-    @cached_property
-    def lambda2(self) -> Float[Tensor, "layers heads"]:
-        """Modulus of the second eigenvalue of every head."""
-        return torch.stack([second_eigenvalue(layer).modulus for layer in self.heads])
-
-    @cached_property
-    def chain(self) -> AbstractTransition:
-        """All heads of all layers mixed, weighted by lambda_2; stored where it fits."""
-        return stored(mix(self.heads, lambda2=list(self.lambda2)))
 
     @property
     def damping(self) -> float:
@@ -146,7 +133,7 @@ class TextReading(AbstractResult):
         if len(self.kept) < 3:
             return None
         try:
-            return metastable_sets(stored(forward_backward(self.chain)))
+            return metastable_sets(self.out_and_back)
         except (ArgumentError, ConvergenceError):
             return None
 

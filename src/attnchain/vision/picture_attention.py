@@ -20,12 +20,9 @@ from attnchain.errors import (
     UnsupportedModelError,
 )
 from attnchain.files import AbstractResult, Outputs
-from attnchain.markov import mix, propagate, second_eigenvalue
+from attnchain.markov import MixedHeads, propagate
 from attnchain.operators import (
-    AbstractTransition,
     AttentionTransition,
-    forward_backward,
-    stored,
 )
 from attnchain.plot import plot_heads, save_figure
 from attnchain.ranking import TokenRank, token_rank
@@ -43,7 +40,7 @@ MOST_PATCHES = 16_384
 
 
 @dataclass(frozen=True, eq=False)
-class PictureAttention(AbstractResult):
+class PictureAttention(MixedHeads, AbstractResult):
     """Self-attention of some layers among the patches of one picture.
 
     Class and register tokens are left out of the chains (softmax again over the
@@ -68,26 +65,11 @@ class PictureAttention(AbstractResult):
     picture: "Image"
     grid: TokenGrid
     layers: tuple[int, ...]
-    heads: tuple[AttentionTransition, ...]
+    heads: tuple[AttentionTransition, ...]  # pyright: ignore[reportIncompatibleVariableOverride]
     class_rows: tuple[Float[Tensor, "heads n"], ...]
     model_name: str
     model_note: str
     removed: int = 0
-
-    @cached_property
-    def lambda2(self) -> Float[Tensor, "layers heads"]:
-        """Modulus of the second eigenvalue of every head."""
-        return torch.stack([second_eigenvalue(layer).modulus for layer in self.heads])
-
-    @cached_property
-    def chain(self) -> AbstractTransition:
-        """All heads of all layers mixed, weighted by lambda_2; stored where it fits."""
-        return stored(mix(self.heads, lambda2=list(self.lambda2)))
-
-    @cached_property
-    def out_and_back(self) -> AbstractTransition:
-        """One step along `chain` and one back, see `forward_backward`."""
-        return stored(forward_backward(self.chain))
 
     @cached_property
     def rank(self) -> TokenRank:
