@@ -24,8 +24,7 @@ NAMES = {
         stored to_scipy
     """,
     "attnchain.markov": """
-        Direction LeadingSubspaces MetastableSets MixedHeads Outcome
-        SecondEigenvalue Spectrum
+        Direction LeadingSubspaces MetastableSets Outcome SecondEigenvalue Spectrum
         Start Stationary closed_classes coarse_grained detailed_balance_error
         explained_bounce implied_timescale is_irreducible is_reversible
         is_stochastic leading_subspaces metastable_levels metastable_sets mix

@@ -18,7 +18,7 @@ from attnchain.errors import GridError, UnsupportedModelError
 HIDDEN = -9_000
 """Masks add the smallest number there is, or -10,000; biases of position add more."""
 Function = Callable[..., Any]
-Arguments = dict[str, Any]
+Named = dict[str, Any]
 
 SECOND_SEQUENCE = ("encoder_hidden_states", "key_value_states")
 FLOATING = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.float64})
@@ -37,7 +37,7 @@ class RunningModule:
         name: Its name in the model.
         module: The module.
         args: Positional arguments.
-        kwargs: Arguments by keyword.
+        kwargs: Named by keyword.
         serial: Tells runs apart.
     """
 
@@ -95,7 +95,7 @@ class RunningModule:
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """Arguments of a call of fused attention, not copied.
+    """Named of a call of fused attention, not copied.
 
     Attributes:
         q: Queries `(pictures, heads, tokens, width)`.
@@ -121,7 +121,7 @@ class AttentionCall:
 
         Args:
             args: Positional arguments.
-            kwargs: Arguments by keyword.
+            kwargs: Named by keyword.
             heads: Number of heads, where it is known: of several axes before the
                 tokens it tells which one runs over heads.
 

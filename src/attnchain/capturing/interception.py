@@ -1,5 +1,6 @@
 """The torch function mode that sees attention while a model runs."""
 
+from abc import abstractmethod
 from contextvars import ContextVar
 from inspect import signature
 from types import FunctionType
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from attnchain.capturing.calls import Arguments, AttentionCall, Function
+from attnchain.capturing.calls import AttentionCall, Function, Named
 from attnchain.capturing.recorder import Recorder
 from attnchain.errors import CaptureError, ChainError
 
@@ -30,22 +31,28 @@ WEIGHING_HEADS: ContextVar[int | None] = ContextVar("WEIGHING_HEADS", default=No
 INSIDE_MULTI_HEAD: ContextVar[bool] = ContextVar("INSIDE_MULTI_HEAD", default=False)
 
 
-class Interception(TorchFunctionMode):
+class FunctionMode(TorchFunctionMode):
+    """Sees every torch function that is called in the block."""
+
+    def __torch_function__(
+        self, func: Function, types: Any, args: Any = (), kwargs: Named | None = None
+    ) -> Any:
+        return self.run(func, args, kwargs or {})
+
+    @abstractmethod
+    def run(self, func: Function, args: Any, kwargs: Named) -> Any:
+        """What the call returns."""
+
+
+class Interception(FunctionMode):
     """Shows every call of fused attention to a recorder, then lets it run."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
 
-    def __torch_function__(
-        self,
-        func: Function,
-        types: Any,
-        args: Any = (),
-        kwargs: Arguments | None = None,
-    ) -> Any:
+    def run(self, func: Function, args: Any, kwargs: Named) -> Any:
         """Runs a torch function; attention of the model is seen first."""
-        kwargs = kwargs or {}
         if not self.recorder.running or func in READING:
             return func(*args, **kwargs)
         if func is functional.multi_head_attention_forward:
@@ -59,7 +66,7 @@ class Interception(TorchFunctionMode):
         self._follow(func, args, kwargs, result)
         return result
 
-    def _look(self, func: Function, args: Any, kwargs: Arguments) -> None:
+    def _look(self, func: Function, args: Any, kwargs: Named) -> None:
         """Sees attention; a mistake in the model's own call is raised by the call."""
         try:
             self._look_at(func, args, kwargs)
@@ -69,9 +76,7 @@ class Interception(TorchFunctionMode):
             func(*args, **kwargs)
             raise self._failed(func, error) from error
 
-    def _follow(
-        self, func: Function, args: Any, kwargs: Arguments, result: Any
-    ) -> None:
+    def _follow(self, func: Function, args: Any, kwargs: Named, result: Any) -> None:
         try:
             if func is functional.scaled_dot_product_attention:
                 self.recorder.attended(result)
@@ -91,7 +96,7 @@ class Interception(TorchFunctionMode):
             f"it, and please report the call"
         )
 
-    def _look_at(self, func: Function, args: Any, kwargs: Arguments) -> None:
+    def _look_at(self, func: Function, args: Any, kwargs: Named) -> None:
         if func is functional.scaled_dot_product_attention:
             call = AttentionCall.of(args, kwargs, self.recorder.running[-1].heads())
             self.recorder.see(call, _queries_keys_values(args, kwargs))
@@ -102,7 +107,7 @@ class Interception(TorchFunctionMode):
         elif getattr(func, "__name__", None) in OTHER_KERNELS:
             self.recorder.refuse(func.__name__)
 
-    def _multi_head(self, args: Any, kwargs: Arguments) -> Any:
+    def _multi_head(self, args: Any, kwargs: Named) -> Any:
         """Runs torch's multi-head attention with this mode on.
 
         Asked for weights, it multiplies queries and keys by hand; that product is
@@ -142,7 +147,7 @@ def _without_override(function: Function) -> Function:
 MULTI_HEAD = _without_override(functional.multi_head_attention_forward)
 
 
-def _queries_keys_values(args: Any, kwargs: Arguments) -> tuple[Tensor, Tensor, Tensor]:
+def _queries_keys_values(args: Any, kwargs: Named) -> tuple[Tensor, Tensor, Tensor]:
     """The first three arguments, however they were given."""
     given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
     return given["query"], given["key"], given["value"]

@@ -7,15 +7,14 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
-from attnchain.capturing.calls import Arguments, Function
-from attnchain.capturing.interception import MULTI_HEAD
+from attnchain.capturing.calls import Function, Named
+from attnchain.capturing.interception import MULTI_HEAD, FunctionMode
 from attnchain.capturing.switches import fused_attention
 from attnchain.errors import ArgumentError, SiteNotFoundError, UnsupportedModelError
 
 PLAIN = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "enable_gqa": False}
-"""Arguments of fused attention that change nothing."""
+"""Named of fused attention that change nothing."""
 
 
 @contextmanager
@@ -67,7 +66,7 @@ def replaced_attention(
     mode.check()
 
 
-class _Substitution(TorchFunctionMode):
+class _Substitution(FunctionMode):
     """Counts the calls of each run of the model, and answers the chosen ones."""
 
     def __init__(
@@ -103,15 +102,8 @@ class _Substitution(TorchFunctionMode):
             )
             raise SiteNotFoundError(message)
 
-    def __torch_function__(
-        self,
-        func: Function,
-        types: Any,
-        args: Any = (),
-        kwargs: Arguments | None = None,
-    ) -> Any:
+    def run(self, func: Function, args: Any, kwargs: Named) -> Any:
         """Answers the chosen calls of fused attention; all else runs as it is."""
-        kwargs = kwargs or {}
         if self._depth and func is functional.multi_head_attention_forward:
             with self:
                 return MULTI_HEAD(*args, **kwargs)
@@ -122,7 +114,7 @@ class _Substitution(TorchFunctionMode):
             return func(*args, **kwargs)
         return self._answer(args, kwargs)
 
-    def _answer(self, args: Any, kwargs: Arguments) -> Tensor:
+    def _answer(self, args: Any, kwargs: Named) -> Tensor:
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
         given = dict(zip(names, args, strict=False)) | kwargs
         query, key, value = (given.pop(name) for name in names[:3])
@@ -137,7 +129,7 @@ class _Substitution(TorchFunctionMode):
         return found
 
 
-def _check_taken(attend: Function, parts: Any, given: Arguments) -> None:
+def _check_taken(attend: Function, parts: Any, given: Named) -> None:
     """Raises where the function has no parameter for what the model gave."""
     try:
         expected = inspect.signature(attend)

@@ -12,23 +12,23 @@ from torch import Tensor
 from attnchain.capturing import TextTokens
 from attnchain.checks import check_count
 from attnchain.errors import ArgumentError, ConvergenceError, WordNotFoundError
-from attnchain.files import AbstractResult, Outputs
+from attnchain.files import Outputs
 from attnchain.markov import (
     MetastableSets,
-    MixedHeads,
     metastable_sets,
     propagate,
 )
+from attnchain.mixed_heads import MixedHeads
 from attnchain.operators import (
     AbstractTransition,
     AttentionTransition,
 )
-from attnchain.plot import plot_heads, save_figure
+from attnchain.plot import save_figure
 from attnchain.ranking import TokenRank, token_rank
 from attnchain.readouts import Sink, sinks
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 DAMPING = {True: 0.85, False: 0.99}
 """Of ranks, where attention is causal or not: causal walks all end in one token."""
@@ -36,7 +36,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
-class TextReading(MixedHeads, AbstractResult):
+class TextReading(MixedHeads):
     """Self-attention of some layers among the tokens of one text.
 
     Tokens that draw attention whatever is said are left out of the chains, as
@@ -180,17 +180,6 @@ class TextReading(MixedHeads, AbstractResult):
         left = f"left out: {', '.join(self.dropped)}" if self.dropped else "all kept"
         kind = "causal" if self.causal else "both ways"
         return f"attention {kind}; tokens {left}; ranks damped by {self.damping}"
-
-    def plot(self, *, ax: "Axes | None" = None) -> "Axes":
-        """Draws |lambda_2| of every head, layers down, heads across.
-
-        Args:
-            ax: Matplotlib axes to draw into; new ones by default.
-
-        Returns:
-            The axes.
-        """
-        return plot_heads(self.lambda2, self.layers, ax=ax)
 
     def summary(self) -> str:
         lines = [

@@ -8,7 +8,7 @@ from attnchain.markov.metastability import (
     metastable_sets,
     most_distinct,
 )
-from attnchain.markov.mixture import MixedHeads, mix
+from attnchain.markov.mixture import mix
 from attnchain.markov.propagation import (
     Direction,
     Start,
@@ -45,7 +45,6 @@ __all__ = [
     "Direction",
     "LeadingSubspaces",
     "MetastableSets",
-    "MixedHeads",
     "Outcome",
     "SecondEigenvalue",
     "Spectrum",

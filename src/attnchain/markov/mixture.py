@@ -1,11 +1,9 @@
 """Which heads count how much: weights over heads and layers, and their mixture."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from attnchain.checks import check_choice, check_number
@@ -16,38 +14,11 @@ from attnchain.operators import (
     Mixture,
     Stacked,
     check_transition,
-    forward_backward,
-    stored,
 )
 
 AVERAGED = ("layer", "head")
 """Names of axes that are mixed; those of others are kept."""
 _Mixing = Callable[[list[AbstractTransition], list[Tensor]], Mixture]
-
-
-class MixedHeads:
-    """Heads of some layers, and what is asked of all of them together, each once.
-
-    Attributes:
-        heads: One transition for each layer, batch shape `(heads,)`.
-    """
-
-    heads: tuple[AbstractTransition, ...]
-
-    @cached_property
-    def lambda2(self) -> Float[Tensor, "layers heads"]:
-        """Modulus of the second eigenvalue of every head."""
-        return torch.stack([second_eigenvalue(layer).modulus for layer in self.heads])
-
-    @cached_property
-    def chain(self) -> AbstractTransition:
-        """All heads of all layers mixed, weighted by lambda_2; stored where it fits."""
-        return stored(mix(self.heads, lambda2=list(self.lambda2)))
-
-    @cached_property
-    def out_and_back(self) -> AbstractTransition:
-        """One step along `chain` and one back, see `forward_backward`."""
-        return stored(forward_backward(self.chain))
 
 
 def mix(

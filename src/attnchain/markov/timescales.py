@@ -52,9 +52,8 @@ def relaxation_time(
     Example:
         >>> import torch
         >>> from attnchain import as_transition
-        >>> two = as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]]).double())
-        >>> relaxation_time(two)
-        tensor(1.6667, dtype=torch.float64)
+        >>> relaxation_time(as_transition(torch.tensor([[0.9, 0.1], [0.5, 0.5]])))
+        tensor(1.6667)
     """
     return 1 / spectral_gap(transition, tolerance=tolerance)
 

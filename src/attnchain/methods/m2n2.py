@@ -12,7 +12,7 @@ Sources:
     enlarged bilinearly.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, Literal, get_args
 
@@ -79,15 +79,20 @@ def _competition(
     return rival - distances[True]
 
 
-def _otsu_levels(session: Clicks) -> list[Float[Tensor, "height width"]]:
-    """The flooded map of every mark in the logarithm, divided by Otsu's threshold."""
-    attention, grid = session.attention, session.attention.grid
-    chain = balance(sharpen(attention.chain, _TEMPERATURE))
-    scaled: list[Tensor] = []
+def _floods(session: Clicks) -> Iterator[tuple[Tensor, Tensor]]:
+    """The Markov map of every mark, and that map flooded."""
+    chain = balance(sharpen(session.attention.chain, _TEMPERATURE))
     for mark in session.marks:
         times = markov_map(chain, mark.patches)
-        flood = flooded(times, grid, mark.patches).log1p()
-        level = enlarge(grid.to_map(flood), **attention.size)
+        yield times, flooded(times, session.attention.grid, mark.patches)
+
+
+def _otsu_levels(session: Clicks) -> list[Float[Tensor, "height width"]]:
+    """The flooded map of every mark in the logarithm, divided by Otsu's threshold."""
+    grid, size = session.attention.grid, session.attention.size
+    scaled: list[Tensor] = []
+    for mark, (_, flood) in zip(session.marks, _floods(session), strict=True):
+        level = enlarge(grid.to_map(flood.log1p()), **size)
         _, others = _at_marks(session, level, mark.positive)
         own = [float(level[y, x]) for x, y in mark.pixels]
         threshold = max([min([otsu_in_range(level), *others]), *own, _FLOOR])
@@ -97,14 +102,11 @@ def _otsu_levels(session: Clicks) -> list[Float[Tensor, "height width"]]:
 
 def _searched_levels(session: Clicks) -> list[Float[Tensor, "height width"]]:
     """The flooded map of every mark, divided by the threshold that was searched."""
-    attention, grid = session.attention, session.attention.grid
-    chain = balance(sharpen(attention.chain, _TEMPERATURE))
+    grid, size = session.attention.grid, session.attention.size
     scaled: list[Tensor] = []
-    for mark in session.marks:
-        times = markov_map(chain, mark.patches)
-        flood = flooded(times, grid, mark.patches)
+    for mark, (times, flood) in zip(session.marks, _floods(session), strict=True):
         maps = grid.to_map(torch.stack([times, flood]))
-        unflooded, level = enlarge(maps, **attention.size)
+        unflooded, level = enlarge(maps, **size)
         same, others = _at_marks(session, level, mark.positive)
         threshold = searched_threshold(level, unflooded, same, others)
         scaled.append(level / max(threshold, _FLOOR))

@@ -19,17 +19,17 @@ from attnchain.errors import (
     SiteNotFoundError,
     UnsupportedModelError,
 )
-from attnchain.files import AbstractResult, Outputs
-from attnchain.markov import MixedHeads, propagate
+from attnchain.files import Outputs
+from attnchain.markov import propagate
+from attnchain.mixed_heads import MixedHeads
 from attnchain.operators import (
     AttentionTransition,
 )
-from attnchain.plot import plot_heads, save_figure
+from attnchain.plot import save_figure
 from attnchain.ranking import TokenRank, token_rank
 from attnchain.vision.contents import nothing_in
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from PIL.Image import Image
 
     from attnchain.models import LoadedModel
@@ -40,7 +40,7 @@ MOST_PATCHES = 16_384
 
 
 @dataclass(frozen=True, eq=False)
-class PictureAttention(MixedHeads, AbstractResult):
+class PictureAttention(MixedHeads):
     """Self-attention of some layers among the patches of one picture.
 
     Class and register tokens are left out of the chains (softmax again over the
@@ -115,17 +115,6 @@ class PictureAttention(MixedHeads, AbstractResult):
             (column + 0.5) * self.picture.width / self.grid.columns,
             (row + 0.5) * self.picture.height / self.grid.rows,
         )
-
-    def plot(self, *, ax: "Axes | None" = None) -> "Axes":
-        """Draws |lambda_2| of every head, layers down, heads across.
-
-        Args:
-            ax: Matplotlib axes to draw into; new ones by default.
-
-        Returns:
-            The axes.
-        """
-        return plot_heads(self.lambda2, self.layers, ax=ax)
 
     def summary(self) -> str:
         lines = [self.heading, *self.notes, "layer   |lambda_2|"]
