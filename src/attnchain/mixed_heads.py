@@ -1,7 +1,7 @@
 """Heads of some layers, and what is asked of all of them together."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,14 @@ class MixedHeads(AbstractResult):
     Attributes:
         heads: One transition for each layer, batch shape `(heads,)`.
         layers: Layer numbers, counted from 0.
+        model_name: The model they were read from.
+        model_note: What that model's weights are.
     """
 
     heads: tuple[AbstractTransition, ...]
     layers: tuple[int, ...]
+    model_name: str
+    model_note: str
 
     @cached_property
     def lambda2(self) -> Float[Tensor, "layers heads"]:
@@ -41,6 +45,14 @@ class MixedHeads(AbstractResult):
     def out_and_back(self) -> AbstractTransition:
         """One step along `chain` and one back, see `forward_backward`."""
         return stored(forward_backward(self.chain))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "model": self.model_name,
+            "model_note": self.model_note,
+            "layers": self.layers,
+            "lambda2": self.lambda2.tolist(),
+        }
 
     def plot(self, *, ax: "Axes | None" = None) -> "Axes":
         """Draws |lambda_2| of every head, layers down, heads across.

@@ -136,7 +136,7 @@ def test_a_page_that_cannot_fit_is_refused_before_its_chains_are_solved(
     tiny, picture, monkeypatch
 ):
     monkeypatch.setattr(collecting, "MAX_NUMBERS", 100)
-    monkeypatch.setattr("attnchain.vision.picture_attention.second_eigenvalue", None)
+    monkeypatch.setattr("attnchain.mixed_heads.second_eigenvalue", None)
     with pytest.raises(OutputError, match="choose a size up to"):
         collect(tiny, picture, size=80)
 

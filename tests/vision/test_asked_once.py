@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from tests.vision import tiny
 
+from attnchain import mixed_heads
 from attnchain.markov import metastability, mixture
 from attnchain.vision import picture_attention as reading
 from attnchain.vision import segment
@@ -25,7 +26,7 @@ def asked(monkeypatch):
 
         monkeypatch.setattr(module, name, solved)
 
-    for module in (reading, mixture):
+    for module in (mixed_heads, mixture):
         counted(module, "second_eigenvalue")
     counted(metastability, "stationary")
     counted(metastability, "spectrum")

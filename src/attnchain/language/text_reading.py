@@ -205,13 +205,10 @@ class TextReading(MixedHeads):
 
     def facts(self) -> dict[str, Any]:
         return {
-            "model": self.model_name,
-            "model_note": self.model_note,
+            **super().facts(),
             "text": self.text,
             "treatment": self.treatment,
             "causal": self.causal,
-            "layers": self.layers,
-            "lambda2": self.lambda2.tolist(),
             "incoming": self.incoming.facts(),
             "outgoing": self.outgoing.facts(),
             "tokens": list(self.rows()),

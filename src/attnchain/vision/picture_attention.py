@@ -124,12 +124,9 @@ class PictureAttention(MixedHeads):
 
     def facts(self) -> dict[str, Any]:
         return {
-            "model": self.model_name,
-            "model_note": self.model_note,
+            **super().facts(),
             "picture": self.size,
             "patches": {"rows": self.grid.rows, "columns": self.grid.columns},
-            "layers": self.layers,
-            "lambda2": self.lambda2.tolist(),
             "notes": self.notes,
         }
 
