@@ -54,18 +54,27 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     Raises:
         CaptureError: There is no such file, or it is no capture.
     """
-    from safetensors import SafetensorError, safe_open
+    import safetensors
+
+    open_file: Any = safetensors.safe_open
 
     try:
-        with safe_open(Path(path), "pt") as stream:
-            metadata = stream.metadata() or {}
+        with open_file(Path(path), "pt") as stream:
+            metadata: dict[str, str] = stream.metadata() or {}
             if metadata.get("format") != FORMAT:
                 message = f"{path} holds no capture of attention ({FORMAT!r})"
                 raise CaptureError(message)
             about = json.loads(metadata["about"])
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            names: list[str] = list(stream.keys())
+            tensors = {name: stream.get_tensor(name) for name in names}
         return _restored(about, tensors)
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+    except (
+        OSError,
+        safetensors.SafetensorError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
         if isinstance(error, CaptureError):
             raise
         message = f"{path} cannot be read as a capture ({error})"
@@ -148,4 +157,6 @@ def _grid_of(entry: Any) -> Any:
     pairs = ("windows", "shift", "size", "places")
     tuples = {name: tuple(entry[name]) for name in pairs if entry.get(name) is not None}
     more = tuple(_grid_of(one) for one in entry["more"])
-    return TokenGrid(**{**entry, **tuples, "text": range(*entry["text"]), "more": more})
+    parts: dict[str, Any] = {**entry, **tuples, "more": more}
+    parts["text"] = range(*entry["text"])
+    return TokenGrid(**parts)

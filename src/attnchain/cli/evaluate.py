@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnchain.cli.options import Json, Model, Void, home, size_option
+from attnchain.cli.options import Json, Model, Void, home, size_option, unset
 from attnchain.cli.session import Clock, load_model, report
 from attnchain.files import Outputs
 
@@ -30,41 +30,36 @@ Data = Annotated[
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Your own pictures, for LAYOUT folder.", show_default=False),
+    unset(help="Your own pictures, for LAYOUT folder."),
 ]
 Masks = Annotated[
     Path | None,
-    typer.Option(
-        help="Their masks: one object each, 0 is the rest.", show_default=False
-    ),
+    unset(help="Their masks: one object each, 0 is the rest."),
 ]
 Name = Annotated[
     str | None,
-    typer.Option(
-        help="What your own data are called; by default as the folder above --images.",
-        show_default=False,
+    unset(
+        help="What your own data are called; by default as the folder above --images."
     ),
 ]
 ProtocolName = Annotated[
     str | None,
-    typer.Option(
+    unset(
         help="foreground, clicks, regions or masking; by default the first that fits "
-        "the labels.",
-        show_default=False,
+        "the labels."
     ),
 ]
 Families = Annotated[
     str | None,
-    typer.Option(
+    unset(
         metavar="A;B",
         help="Methods to run, separated by semicolons; all by default, and an unknown "
         "name lists them.",
-        show_default=False,
     ),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(help="Score only this many pictures.", min=1, show_default=False),
+    unset(help="Score only this many pictures.", min=1),
 ]
 LongerSide = Annotated[int | None, size_option("the protocol's")]
 ResultFolder = Annotated[

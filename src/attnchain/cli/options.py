@@ -9,6 +9,12 @@ import typer
 if TYPE_CHECKING:
     from attnchain.vision import Prompt
 
+
+def unset(*names: str, **settings: Any) -> Any:
+    """An option without a default to show: something else happens without it."""
+    return typer.Option(*names, show_default=False, **settings)
+
+
 Picture = Annotated[
     Path, typer.Argument(metavar="IMAGE", help="A picture file.", show_default=False)
 ]
@@ -20,21 +26,17 @@ Model = Annotated[
 ]
 Layers = Annotated[
     str | None,
-    typer.Option(
-        help="Layers counted from 0, e.g. 9-11 or 3,5; --layers=-1 is the last.",
-        show_default=False,
-    ),
+    unset(help="Layers counted from 0, e.g. 9-11 or 3,5; --layers=-1 is the last."),
 ]
 Size = Annotated[
     int, typer.Option(help="Longer side the model sees, in pixels.", min=1)
 ]
 Range = Annotated[
     str | None,
-    typer.Option(
+    unset(
         "--range",
         metavar="LOW,HIGH",
         help="Values of a grey picture that are black and white.",
-        show_default=False,
     ),
 ]
 
@@ -62,20 +64,16 @@ Out = Annotated[
 ]
 Void = Annotated[
     int | None,
-    typer.Option(
-        help="Value in hand-made masks of pixels that are not scored, such as 128.",
-        show_default=False,
-    ),
+    unset(help="Value in hand-made masks of pixels that are not scored, such as 128."),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
 ]
 Bounces = Annotated[
     int | None,
-    typer.Option(
+    unset(
         help="Bounces: 1 out and back for --point, 2 for --foreground by default.",
         min=1,
-        show_default=False,
     ),
 ]
 Foreground = Annotated[
@@ -95,7 +93,7 @@ Top = Annotated[int, typer.Option(help="How many patches to list.", min=1)]
 def size_option(default: str) -> Any:
     """The option --size of a command that has a default of its own."""
     help_text = f"Longer side the model sees, in pixels; by default {default}."
-    return typer.Option(help=help_text, min=1, show_default=False)
+    return unset(help=help_text, min=1)
 
 
 _MOST_LAYERS = 1_000

@@ -1,6 +1,7 @@
 """`attnchain segment`: pictures in, their segments out."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,43 +25,34 @@ Pictures = Annotated[
 Recursive = Annotated[
     bool, typer.Option("--recursive", help="Look in the folders of a folder, too.")
 ]
+_point = partial(options.unset, metavar="X,Y")
+
 Points = Annotated[
     list[str] | None,
-    typer.Option(
+    _point(
         "--point",
-        metavar="X,Y",
         help="Segment the object under this point (pixels of the picture); repeatable.",
-        show_default=False,
     ),
 ]
 NotPoints = Annotated[
     list[str] | None,
-    typer.Option(
-        "--not-point",
-        metavar="X,Y",
-        help="A point that is not on the object; repeatable.",
-        show_default=False,
-    ),
+    _point("--not-point", help="A point that is not on the object; repeatable."),
 ]
 Box = Annotated[
     str | None,
-    typer.Option(
-        metavar="X0,Y0,X1,Y1", help="A box around the object.", show_default=False
-    ),
+    options.unset(metavar="X0,Y0,X1,Y1", help="A box around the object."),
 ]
 Marks = Annotated[
     Path | None,
-    typer.Option(
-        help="CSV or JSON with points and a box for each picture, a line a picture.",
-        show_default=False,
+    options.unset(
+        help="CSV or JSON with points and a box for each picture, a line a picture."
     ),
 ]
 Save = Annotated[
     str | None,
-    typer.Option(
+    options.unset(
         metavar="A,B",
         help="Files to write: labels, figure, map, cutout, overlay, polygons, coco.",
-        show_default=False,
     ),
 ]
 Workers = Annotated[int, typer.Option(help="Pictures read at once.", min=1)]
@@ -70,10 +62,7 @@ Engine = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(
-        help="Of a running Ray cluster; by default one is started here.",
-        show_default=False,
-    ),
+    options.unset(help="Of a running Ray cluster; by default one is started here."),
 ]
 
 
