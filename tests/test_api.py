@@ -38,8 +38,8 @@ NAMES = {
         picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
-        LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS load of_kind origin
-        read_picture to_rgb
+        LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS layer_stack load of_kind
+        origin read_picture to_rgb
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank

@@ -72,7 +72,7 @@ Json = Annotated[
 Bounces = Annotated[
     int | None,
     unset(
-        help="Bounces: 1 out and back for --point, 2 for --foreground by default.",
+        help="Bounces: 1 out and back for --point, 10 for --foreground by default.",
         min=1,
     ),
 ]

@@ -8,7 +8,8 @@ from attnchain.errors import DataSetError
 from attnchain.evaluate.datasets import Kind, Truth
 from attnchain.evaluate.method import Method
 from attnchain.evaluate.report import Record, Results, Table
-from attnchain.evaluate.subject import Subject, layer_stack, read_subject
+from attnchain.evaluate.subject import Subject, read_subject
+from attnchain.models import layer_stack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attnchain.errors import UnsupportedModelError
 from attnchain.markov import mix
 from attnchain.methods import similarity
+from attnchain.models import layer_stack
 from attnchain.operators import DenseTransition, forward_backward
 from attnchain.vision import PictureAttention, read_attention
 
@@ -71,6 +72,7 @@ class Subject:
             layers=tuple(whole.layers[i] for i in layers),
             heads=tuple(whole.heads[i] for i in layers),
             class_rows=tuple(whole.class_rows[i] for i in layers if whole.class_rows),
+            features=self.features[layers[-1] - 1] if layers[-1] else None,
         )
 
     def once(self, key: tuple[Any, ...], make: Callable[..., Any], *args: Any) -> Any:
@@ -140,18 +142,3 @@ def watched_layers(model: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def layer_stack(model: nn.Module) -> nn.ModuleList | nn.Sequential:
-    """The layers of a transformer: its longest list of modules.
-
-    Raises:
-        UnsupportedModelError: There is none.
-    """
-    stacks = [
-        m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)
-    ]
-    if not stacks:
-        message = f"{type(model).__name__} has no stack of layers to read features from"
-        raise UnsupportedModelError(message)
-    return max(stacks, key=len)

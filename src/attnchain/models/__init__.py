@@ -6,10 +6,11 @@ of_kind: what `load` returned, of one kind or an error.
 LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
 LoadedSpeech: for sound, likewise.
+layer_stack: the layers of a transformer.
 read_picture: a picture file as RGB, upright, or one clear line of error.
 """
 
-from attnchain.models.loaded import LoadedModel
+from attnchain.models.loaded import LoadedModel, layer_stack
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
 from attnchain.models.origins import origin
@@ -20,6 +21,7 @@ __all__ = [
     "LoadedModel",
     "LoadedSpeech",
     "LoadedText",
+    "layer_stack",
     "load",
     "of_kind",
     "origin",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnchain.capturing import TokenGrid
-from attnchain.errors import GridError, ImageError
+from attnchain.errors import GridError, ImageError, UnsupportedModelError
 from attnchain.models.pictures import to_rgb
 
 if TYPE_CHECKING:
@@ -93,3 +93,18 @@ class LoadedModel:
         return TokenGrid(
             height // self.patch_size, width // self.patch_size, prefix=self.prefix
         )
+
+
+def layer_stack(model: nn.Module) -> nn.ModuleList | nn.Sequential:
+    """The layers of a transformer: its longest list of modules.
+
+    Raises:
+        UnsupportedModelError: There is none.
+    """
+    stacks = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)
+    ]
+    if not stacks:
+        message = f"{type(model).__name__} has no stack of layers to read features from"
+        raise UnsupportedModelError(message)
+    return max(stacks, key=len)

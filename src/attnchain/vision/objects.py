@@ -7,6 +7,7 @@ from attnchain.errors import ArgumentError, GridError
 from attnchain.maps import enlarge, otsu_threshold, regions_at, unit_range
 from attnchain.markov import propagate
 from attnchain.vision.borders import object_mask
+from attnchain.vision.foreground import foreground
 from attnchain.vision.picture_attention import PictureAttention
 from attnchain.vision.segmentation import OBJECT_NAMES, ObjectSegmentation
 
@@ -42,20 +43,31 @@ def segment_point(
     near = propagate(attention.out_and_back, start, bounces)
     soft = _soft(attention, near, bounces)
     mask = soft >= min(otsu_threshold(soft), float(soft[int(y), int(x)]))
-    return _result(attention, regions_at(mask, [(int(y), int(x))]), soft, start)
+    return ObjectSegmentation(
+        names=OBJECT_NAMES,
+        labels=regions_at(mask, [(int(y), int(x))]).long(),
+        soft=soft,
+        attention=attention,
+        start=start,
+    )
 
 
 def segment_object(
-    attention: PictureAttention, *, bounces: int = 2
+    attention: PictureAttention, *, bounces: int = 10
 ) -> ObjectSegmentation:
-    """The main object: from where a few bounces lead to what the class token sees.
+    r"""The main object: what the class token sees, followed through the last chain.
 
-    $f = P^n c$ with c the class token's attention in the last layer read: the
-    expected class attention n bounces later. Of this map `object_mask` takes one
-    region, its border moved to that of the picture.
+    $f = t(P^n c) + t(\pm u)$ with c the class token's attention in the last layer
+    read, u the slowest function of a walk between patches of like features (what a
+    normalised cut is read from), and $t(x) = \tanh((x - \bar x) / 2\sigma_x)$. Of this
+    map `object_mask` takes one region, its border moved to that of the picture.
+
+    The confidence estimates the probability that the mask overlaps the true object
+    by more than half, from how far the region stands out of the map and how well it
+    agrees with the first bounce alone.
 
     Args:
-        attention: What `read_attention` returned.
+        attention: What `read_attention` returned; best of the last layer alone.
         bounces: Number of bounces n.
 
     Returns:
@@ -63,8 +75,7 @@ def segment_object(
 
     Raises:
         GridError: The model has no class token.
-        ArgumentError: Bounces below 1 or so many that attention is the same
-            everywhere.
+        ArgumentError: Bounces below 1, or attention is the same everywhere.
     """
     check_whole(bounces, "bounces")
     if not attention.class_rows:
@@ -73,12 +84,19 @@ def segment_object(
             "with; give a point instead"
         )
         raise GridError(message)
-    seen = attention.class_rows[-1].mean(0)
-    for _ in range(bounces):
-        seen = attention.chain.pull(seen)
-    soft = _soft(attention, seen, bounces)
+    found = foreground(attention, bounces)
+    if found is None:
+        raise _the_same(bounces)
+    soft = unit_range(enlarge(found.values, **attention.size))
     mask = object_mask(soft, attention.picture, patches=attention.grid.n_patches)
-    return _result(attention, mask, soft, None)
+    return ObjectSegmentation(
+        names=OBJECT_NAMES,
+        labels=mask.long(),
+        soft=soft,
+        attention=attention,
+        confidence=found.confidence,
+        objects=found.objects,
+    )
 
 
 def as_point(point: Point, name: str = "point") -> Point:
@@ -94,21 +112,12 @@ def as_point(point: Point, name: str = "point") -> Point:
 def _soft(attention: PictureAttention, values: Tensor, bounces: int) -> Tensor:
     """Patch values as a map in [0, 1] at picture size."""
     if float(values.max() - values.min()) <= 1e-5 * float(values.max()):
-        message = (
-            f"after {bounces} bounce(s) attention is the same everywhere: the patches "
-            "cannot be told apart. Use fewer bounces, or a picture with more in it"
-        )
-        raise ArgumentError(message)
+        raise _the_same(bounces)
     return unit_range(enlarge(attention.grid.to_map(values), **attention.size))
 
 
-def _result(
-    attention: PictureAttention, mask: Tensor, soft: Tensor, start: int | None
-) -> ObjectSegmentation:
-    return ObjectSegmentation(
-        names=OBJECT_NAMES,
-        labels=mask.long(),
-        soft=soft,
-        attention=attention,
-        start=start,
+def _the_same(bounces: int) -> ArgumentError:
+    return ArgumentError(
+        f"after {bounces} bounce(s) attention is the same everywhere: the patches "
+        "cannot be told apart. Use fewer bounces, or a picture with more in it"
     )

@@ -28,6 +28,7 @@ from attnchain.operators import (
 from attnchain.plot import save_figure
 from attnchain.ranking import TokenRank, token_rank
 from attnchain.vision.contents import nothing_in
+from attnchain.vision.states import watched_state
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,6 +58,8 @@ class PictureAttention(MixedHeads):
         model_name: The model it was read from.
         model_note: What that model's weights are.
         removed: Number of class, register and other tokens left out of the chains.
+        features: State of the patches that the last of the layers reads, `(n, width)`;
+            None where the model has no stack of layers to watch.
     """
 
     ending: ClassVar[str] = "-heads.json"
@@ -70,6 +73,7 @@ class PictureAttention(MixedHeads):
     model_name: str
     model_note: str
     removed: int = 0
+    features: Float[Tensor, "n width"] | None = None
 
     @cached_property
     def rank(self) -> TokenRank:
@@ -172,7 +176,8 @@ def read_attention(
             "at least two patches. Give a larger size or a less narrow picture"
         )
         raise GridError(message)
-    records = _records(model, pixels, layers)
+    with watched_state(model.model, layers) as states:
+        records = _records(model, pixels, layers)
     tokens = [_whole(record, grid, model) for record in records]
     return PictureAttention(
         picture=picture,
@@ -183,6 +188,7 @@ def read_attention(
         model_name=model.name,
         model_note=model.note,
         removed=grid.n_tokens - grid.n_patches,
+        features=_patch_states(states, grid),
     )
 
 
@@ -261,3 +267,13 @@ def _class_row(chain: AttentionTransition, grid: TokenGrid) -> Float[Tensor, "he
     scale = chain.q.shape[-1] ** -0.5 if chain.scale is None else chain.scale
     first = chain.q[:, :1].float() * scale
     return (first @ chain.k[:, grid.patches].float().mT).softmax(-1)[:, 0]
+
+
+def _patch_states(
+    states: Sequence[Tensor], grid: TokenGrid
+) -> Float[Tensor, "n width"] | None:
+    """The states of the patches; None where they are not laid out as tokens."""
+    for state in states:
+        if state.ndim == 3 and state.shape[:2] == (1, grid.n_tokens):
+            return state[0, grid.patches].detach().float()
+    return None

@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 
 OBJECT_NAMES = ("rest", "object")
 """What the labels 0 and 1 stand for where one object is asked for."""
+UNSURE = 0.5
+"""Below this confidence a mask is said to be doubtful."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Segmentation(AbstractResult):
     """A picture divided among named segments.
 
-    How sure it is of a segment it does not say: no number of ours is calibrated yet.
-
     Attributes:
         names: What the labels stand for.
         labels: Index into `names` of every pixel.
+        confidence: How far it can be trusted, in [0, 1]; None where nothing is known.
+            `segment_object` says what it estimates.
     """
 
     beside: ClassVar[tuple[str, ...]] = tuple(form.ending for form in EXPORTS.values())
@@ -47,6 +49,7 @@ class Segmentation(AbstractResult):
 
     names: tuple[str, ...]
     labels: Int[Tensor, "height width"]
+    confidence: float | None = None
 
     @property
     @abstractmethod
@@ -71,6 +74,11 @@ class Segmentation(AbstractResult):
     def legend(self) -> Sequence[str]:
         """What a figure says beside each name."""
         return self.names
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What must be said before the findings, in sentences."""
+        return ()
 
     @abstractmethod
     def panels(self) -> "list[Callable[[Axes], object]]":
@@ -124,6 +132,7 @@ class Segmentation(AbstractResult):
             "mode": self.kind,
             "names": self.names,
             "areas": [self.area(name) for name in self.names],
+            "confidence": self.confidence,
         }
 
     @property
@@ -209,8 +218,8 @@ class PictureSegmentation(Segmentation):
     def summary(self) -> str:
         grid, rank = self.attention.grid, self.attention.rank
         size = f"{grid.rows} x {grid.columns} patches; {rank.summary()}"
-        notes = self.attention.notes
-        return "\n".join([self.heading, size, *notes, *self.findings()])
+        said = [*self.attention.notes, *self.remarks, *self.findings()]
+        return "\n".join([self.heading, size, *said])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -220,6 +229,8 @@ class ObjectSegmentation(PictureSegmentation):
     Attributes:
         soft: The map in [0, 1] that the mask is cut from.
         start: Patch the object was found from; None for the main object.
+        objects: Regions that stand out where the main object was looked for, the
+            object among them; 0 where none does.
     """
 
     kind: ClassVar[str] = "object"
@@ -228,10 +239,22 @@ class ObjectSegmentation(PictureSegmentation):
 
     soft: Float[Tensor, "height width"]
     start: int | None = None
+    objects: int | None = None
 
     @property
     def maps(self) -> Float[Tensor, "1 height width"]:
         return self.soft[None]
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        if self.confidence is None or self.objects is None:
+            return ()
+        said = f"confidence {self.confidence:.2f}"
+        if self.confidence < UNSURE:
+            said += ": perhaps there is no one object that stands out"
+        if self.objects > 1:
+            return (said, f"{self.objects} regions stand out; this is the heaviest")
+        return (said,)
 
     def panels(self) -> "list[Callable[[Axes], object]]":
         if self.start is None:
@@ -243,7 +266,8 @@ class ObjectSegmentation(PictureSegmentation):
 
     def facts(self) -> dict[str, Any]:
         start = {} if self.start is None else {"start_patch": self.start}
-        return {**super().facts(), **start, "object_share": self.area("object")}
+        share = {"object_share": self.area("object"), "objects": self.objects}
+        return {**super().facts(), **start, **share}
 
     @property
     def soft_map(self) -> Float[Tensor, "height width"]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from attnchain.models import LoadedModel
 
 DEFAULT_LAYERS = (-2, -1)
-"""The last two: measured best for the main object among all layers."""
+"""The last two; for the main object the last one alone, which measured best."""
+_OBJECT_LAYERS = (-1,)
 
 
 def segment(  # noqa: PLR0913  (the options of the command line)
@@ -46,9 +47,10 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         prompt: Points on and off the object, and a box, as `Prompt`.
         foreground: Ask for the main object.
         sets: Number of metastable sets; chosen by the chain when not given.
-        layers: Layers to read, counted from 0; by default the last two.
+        layers: Layers to read, counted from 0; by default the last two, and the last
+            one for the main object.
         bounces: Number of bounces: out and back from a point (1 by default), or to
-            what the class token sees (2 by default) for the main object.
+            what the class token sees (10 by default) for the main object.
         size: Longer side the picture is resized to for the model, in pixels; by
             default 518, and 700 for the main object, which measured best.
 
@@ -70,14 +72,15 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         model = load()
     if size is None:
         size = 700 if foreground else 518
-    layers = DEFAULT_LAYERS if layers is None else layers
+    if layers is None:
+        layers = _OBJECT_LAYERS if foreground else DEFAULT_LAYERS
     attention = read_attention(picture, model, layers=layers, size=size)
     if prompt is not None:
         return segment_prompt(attention, prompt)
     if point is not None:
         return segment_point(attention, point, bounces=bounces or 1)
     if foreground:
-        return segment_object(attention, bounces=bounces or 2)
+        return segment_object(attention, bounces=bounces or 10)
     return segment_sets(attention, sets)
 
 

@@ -109,7 +109,7 @@ def foreground_methods(depth: int) -> list[Method]:
     two, gate = late(depth, 2), max(depth - 2, 0)
     with_last = list(dict.fromkeys(late(depth, k) for k in (1, 2, 3)))
     below = list(dict.fromkeys(late(depth, k, skip=1) for k in (1, 2) if depth > 1))
-    methods = [Method("default", two, baselines.default_map, own=True)]
+    methods = [Method("default", late(depth, 1), baselines.default_map, own=True)]
     for layers in (*with_last, *below):
         methods += _bounces(layers, MOST_BOUNCES if layers == two else 3)
     for layers in (*with_last[1:], *below):

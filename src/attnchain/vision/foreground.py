@@ -1,0 +1,144 @@
+"""The main object as chain and features see it, and how far the two can be trusted."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from attnchain.maps import object_region, otsu_threshold, unit_range
+from attnchain.markov import spectrum
+from attnchain.operators import DenseTransition
+from attnchain.vision.picture_attention import PictureAttention
+
+_EXPONENT: Final = 10
+_FAINTEST: Final = 1e-5
+_FORGOTTEN: Final = 1e-3
+"""A bounce that leaves less of all differences than this leaves rounding."""
+_EVIDENCE: Final = (-2.29, 0.31, 2.58)
+"""Constant, weight of contrast and of agreement: logistic, see docs/segmentation.md."""
+_SECOND: Final = 0.25
+"""A region that carries this share of the object's weight is an object, too."""
+
+
+@dataclass(frozen=True, eq=False)
+class Foreground:
+    """Where the main object is, by patches.
+
+    Attributes:
+        values: Large on the object.
+        first: The class token's view one bounce later, which `values` go on from.
+        confidence: See `segment_object`.
+        objects: Regions that stand out, the object among them; 0 where none does.
+    """
+
+    values: Float[Tensor, "rows columns"]
+    confidence: float
+    objects: int
+
+
+def foreground(attention: PictureAttention, bounces: int) -> Foreground | None:
+    """Looks for the main object with the class token, the chain and the features.
+
+    Args:
+        attention: What `read_attention` returned; it has a class token.
+        bounces: Number of bounces n.
+
+    Returns:
+        `Foreground`; None where the class token sees the same everywhere.
+    """
+    chain, seen = attention.chain, _centred(attention.class_rows[-1].mean(0))
+    views: list[Tensor] = []
+    for _ in range(bounces):
+        seen = None if seen is None else _centred(chain.pull(seen))
+        if seen is None:
+            return None
+        views.append(seen)
+    values = _levels(views[-1])
+    if attention.features is not None:
+        cut = feature_cut(attention.features).to(values)
+        values = values + _levels(cut if cut @ views[-1] >= 0 else -cut)
+    to_map = attention.grid.to_map
+    return _judged(to_map(values), to_map(views[0]))
+
+
+def feature_cut(features: Float[Tensor, "n width"]) -> Float[Tensor, " n"]:
+    r"""The slowest function of a walk to patches of like features.
+
+    $Q_{ij} \propto s_{ij}^{10}$, with s the cosines scaled to [0, 1]: the vector that
+    a normalised cut of these weights is read from. Its sign is arbitrary.
+
+    Args:
+        features: One row for each patch.
+
+    Returns:
+        Mean zero; all zero where the features are equal.
+
+    Sources:
+        Shi and Malik, Normalized cuts and image segmentation, 2000; the power is that
+        of DiffCut, arXiv 2406.02842.
+    """
+    unit = normalize(features, dim=-1)
+    likeness = unit_range(unit @ unit.T)
+    if float(likeness.max()) == 0:
+        return torch.zeros_like(features[:, 0])
+    weights = likeness.clamp_min(_FAINTEST) ** _EXPONENT
+    walk = DenseTransition(weights / weights.sum(1, keepdim=True))
+    slowest = spectrum(walk, 2).basis[:, 1]
+    return (slowest - slowest.mean()).to(features.dtype)
+
+
+def _centred(values: Float[Tensor, " n"]) -> Float[Tensor, " n"] | None:
+    """Values less their mean, the largest 1; None where they are all the same.
+
+    A bounce moves no constant: with the mean taken off at every bounce P^n c keeps its
+    digits, however many there are.
+    """
+    values = values / values.abs().max().clamp_min(_FAINTEST)
+    rest = values - values.mean()
+    top = rest.abs().max()
+    return rest / top if float(top) > _FORGOTTEN else None
+
+
+def _levels(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """In standard deviations from the mean, halved and bounded to (-1, 1)."""
+    spread = values.std(correction=0)
+    if float(spread) == 0:
+        return torch.zeros_like(values)
+    return ((values - values.mean()) / (2 * spread)).tanh()
+
+
+def _judged(values: Tensor, first: Tensor) -> Foreground:
+    """The values with how far their region stands out, and is the first view's."""
+    soft, found = unit_range(values), object_region(unit_range(first))
+    region = object_region(soft)
+    if not region.any() or region.all():
+        return Foreground(values, 0.0, 0)
+    agreement = float((region & found).sum() / (region | found).sum())
+    constant, of_contrast, of_agreement = _EVIDENCE
+    evidence = constant + of_contrast * contrast(soft, region)
+    evidence += of_agreement * agreement
+    return Foreground(values, 1 / (1 + math.exp(-evidence)), _objects(soft, region))
+
+
+def contrast(
+    values: Float[Tensor, "rows columns"], region: Bool[Tensor, "rows columns"]
+) -> float:
+    """Mean inside less mean outside, in mean standard deviations of the two sides."""
+    inside, outside = values[region], values[~region]
+    spread = sum(side.std(correction=0) * len(side) for side in (inside, outside))
+    gap = inside.mean() - outside.mean()
+    return float(gap / (spread / values.numel()).clamp_min(_FAINTEST))
+
+
+def _objects(values: Tensor, region: Tensor) -> int:
+    """Regions above Otsu's threshold with at least a quarter of the object's weight."""
+    from scipy import ndimage
+
+    above = (values > otsu_threshold(values)).numpy()
+    labels, count = ndimage.label(above)  # pyright: ignore
+    weights = ndimage.sum_labels(values.numpy(), labels, range(1, count + 1))
+    return int((weights >= _SECOND * float(values[region].sum())).sum())
