@@ -98,6 +98,9 @@ class LoadedModel:
 def layer_stack(model: nn.Module) -> nn.ModuleList | nn.Sequential:
     """The layers of a transformer: its longest list of modules.
 
+    Args:
+        model: The module.
+
     Raises:
         UnsupportedModelError: There is none.
     """

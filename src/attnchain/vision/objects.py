@@ -7,7 +7,7 @@ from attnchain.errors import ArgumentError, GridError
 from attnchain.maps import enlarge, otsu_threshold, regions_at, unit_range
 from attnchain.markov import propagate
 from attnchain.vision.borders import object_mask
-from attnchain.vision.foreground import foreground
+from attnchain.vision.main_object import look_for_object
 from attnchain.vision.picture_attention import PictureAttention
 from attnchain.vision.segmentation import OBJECT_NAMES, ObjectSegmentation
 
@@ -84,7 +84,7 @@ def segment_object(
             "with; give a point instead"
         )
         raise GridError(message)
-    found = foreground(attention, bounces)
+    found = look_for_object(attention, bounces)
     if found is None:
         raise _the_same(bounces)
     soft = unit_range(enlarge(found.values, **attention.size))

@@ -47,8 +47,7 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         prompt: Points on and off the object, and a box, as `Prompt`.
         foreground: Ask for the main object.
         sets: Number of metastable sets; chosen by the chain when not given.
-        layers: Layers to read, counted from 0; by default the last two, and the last
-            one for the main object.
+        layers: Layers to read, from 0; by default the last two, for an object the last.
         bounces: Number of bounces: out and back from a point (1 by default), or to
             what the class token sees (10 by default) for the main object.
         size: Longer side the picture is resized to for the model, in pixels; by
@@ -72,8 +71,8 @@ def segment(  # noqa: PLR0913  (the options of the command line)
         model = load()
     if size is None:
         size = 700 if foreground else 518
-    if layers is None:
-        layers = _OBJECT_LAYERS if foreground else DEFAULT_LAYERS
+    default = _OBJECT_LAYERS if foreground else DEFAULT_LAYERS
+    layers = default if layers is None else layers
     attention = read_attention(picture, model, layers=layers, size=size)
     if prompt is not None:
         return segment_prompt(attention, prompt)

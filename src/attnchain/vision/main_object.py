@@ -25,7 +25,7 @@ _SECOND: Final = 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Foreground:
+class MainObject:
     """Where the main object is, by patches.
 
     Attributes:
@@ -40,7 +40,7 @@ class Foreground:
     objects: int
 
 
-def foreground(attention: PictureAttention, bounces: int) -> Foreground | None:
+def look_for_object(attention: PictureAttention, bounces: int) -> MainObject | None:
     """Looks for the main object with the class token, the chain and the features.
 
     Args:
@@ -48,9 +48,10 @@ def foreground(attention: PictureAttention, bounces: int) -> Foreground | None:
         bounces: Number of bounces n.
 
     Returns:
-        `Foreground`; None where the class token sees the same everywhere.
+        `MainObject`; None where the class token sees the same everywhere.
     """
-    chain, seen = attention.chain, _centred(attention.class_rows[-1].mean(0))
+    view = attention.class_rows[-1].mean(0)
+    chain, seen = attention.chain, _centred(view / view.max())
     views: list[Tensor] = []
     for _ in range(bounces):
         seen = None if seen is None else _centred(chain.pull(seen))
@@ -92,12 +93,11 @@ def feature_cut(features: Float[Tensor, "n width"]) -> Float[Tensor, " n"]:
 
 
 def _centred(values: Float[Tensor, " n"]) -> Float[Tensor, " n"] | None:
-    """Values less their mean, the largest 1; None where they are all the same.
+    """Values up to 1 less their mean, the largest 1; None where all are the same.
 
     A bounce moves no constant: with the mean taken off at every bounce P^n c keeps its
     digits, however many there are.
     """
-    values = values / values.abs().max().clamp_min(_FAINTEST)
     rest = values - values.mean()
     top = rest.abs().max()
     return rest / top if float(top) > _FORGOTTEN else None
@@ -111,17 +111,17 @@ def _levels(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return ((values - values.mean()) / (2 * spread)).tanh()
 
 
-def _judged(values: Tensor, first: Tensor) -> Foreground:
+def _judged(values: Tensor, first: Tensor) -> MainObject:
     """The values with how far their region stands out, and is the first view's."""
     soft, found = unit_range(values), object_region(unit_range(first))
     region = object_region(soft)
     if not region.any() or region.all():
-        return Foreground(values, 0.0, 0)
+        return MainObject(values, 0.0, 0)
     agreement = float((region & found).sum() / (region | found).sum())
     constant, of_contrast, of_agreement = _EVIDENCE
     evidence = constant + of_contrast * contrast(soft, region)
     evidence += of_agreement * agreement
-    return Foreground(values, 1 / (1 + math.exp(-evidence)), _objects(soft, region))
+    return MainObject(values, 1 / (1 + math.exp(-evidence)), _objects(soft, region))
 
 
 def contrast(
@@ -129,9 +129,9 @@ def contrast(
 ) -> float:
     """Mean inside less mean outside, in mean standard deviations of the two sides."""
     inside, outside = values[region], values[~region]
-    spread = sum(side.std(correction=0) * len(side) for side in (inside, outside))
-    gap = inside.mean() - outside.mean()
-    return float(gap / (spread / values.numel()).clamp_min(_FAINTEST))
+    spreads = [float(side.std(correction=0)) * len(side) for side in (inside, outside)]
+    gap = float(inside.mean() - outside.mean())
+    return gap / max(sum(spreads) / values.numel(), _FAINTEST)
 
 
 def _objects(values: Tensor, region: Tensor) -> int:

@@ -11,11 +11,11 @@ from attnchain.maps import enlarge
 from attnchain.operators import AttentionTransition
 from attnchain.vision import (
     PictureAttention,
-    foreground,
+    main_object,
     read_attention,
     segment_object,
 )
-from attnchain.vision.foreground import contrast, feature_cut
+from attnchain.vision.main_object import contrast, feature_cut
 from attnchain.vision.states import watched_state
 
 
@@ -97,7 +97,7 @@ def test_many_bounces_end_at_the_slowest_function_of_the_chain():
     values, vectors = torch.linalg.eig(reversible.chain.to_dense().double())
     order = values.real.argsort(descending=True)
     slowest = vectors[:, order[1]].real
-    found = foreground.foreground(reversible, 2000).values.flatten()
+    found = main_object.look_for_object(reversible, 2000).values.flatten()
     assert abs(correlation(found, standing(slowest))) > 0.999
 
 
@@ -127,8 +127,8 @@ def test_a_clear_object_is_trusted_more_than_noise():
     square[5:11, 5:11] = 1
     square += 0.02 * torch.randn(16, 16)
     noise = torch.randn(16, 16)
-    clear = foreground._judged(square, square)
-    vague = foreground._judged(noise, noise.flip(0))
+    clear = main_object._judged(square, square)
+    vague = main_object._judged(noise, noise.flip(0))
     assert 0 <= vague.confidence < 0.5 < clear.confidence <= 1
     assert clear.objects == 1
 
@@ -137,7 +137,7 @@ def test_objects_that_stand_apart_are_counted():
     three = torch.zeros(12, 18)
     for left in (1, 7, 13):
         three[3:9, left : left + 4] = 1
-    assert foreground._judged(three, three).objects == 3
+    assert main_object._judged(three, three).objects == 3
 
 
 def test_the_result_says_how_far_to_trust_it(last, tmp_path):
