@@ -76,7 +76,7 @@ OPTIONS = {
     "too_many_sets": (["--sets", "25"], "sets must lie in 2..24"),
     "bounces_of_sets": (["--bounces", "2"], "bounces go with"),
     "bounces_without_end": (
-        ["--foreground", "--bounces", "5000"],
+        ["--point", "1,1", "--bounces", "5000"],
         "same everywhere.*fewer",
     ),
     "no_bounces": (["--bounces", "0"], "--bounces"),
