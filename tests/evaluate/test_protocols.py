@@ -118,7 +118,7 @@ def test_the_default_mask_is_that_of_the_task(model):
     truth[5:30, 10:40] = 1
     protocol = PROTOCOLS["foreground"](model, families=["default"])
     found = protocol.scored(protocol.methods[0], subject, truth[None])
-    mask = segment_object(subject.part((0, 1))).labels.bool()
+    mask = segment_object(subject.part((1,))).labels.bool()
     both = int((mask & (truth == 1)).sum())
     assert found["one_region_iou"] == both / int((mask | (truth == 1)).sum())
     assert found["one_region"][1][1] == both

@@ -10,11 +10,12 @@ from tests.vision import tiny
 from tests.vision.promises import assert_keeps_promises
 
 import attnchain.models
+from attnchain.capturing import TokenGrid
 from attnchain.errors import ArgumentError, GridError, ImageError
-from attnchain.operators import as_transition
+from attnchain.operators import AttentionTransition, as_transition
 from attnchain.testing.asserts import assert_distribution
 from attnchain.testing.models import vision
-from attnchain.vision import segment
+from attnchain.vision import PictureAttention, segment, segment_sets
 from attnchain.vision.borders import object_mask
 
 SHAPES = {
@@ -329,3 +330,20 @@ def test_masks_follow_the_maps_of_a_picture_in_two_halves():
     result = segment(picture, model=loaded, layers=[0], point=(5, 16), size=64)
     assert result.labels[:, :28].all()
     assert not result.labels[:, 36:].any()
+
+
+def test_the_number_of_sets_is_that_of_slow_modes():
+    """Patches of two, three or four kinds, which look at their own kind."""
+    for count in (2, 3, 4):
+        kinds = torch.eye(4)[torch.arange(20) * count // 20]
+        q = 6 * kinds + 0.05 * torch.randn(20, 4)
+        attention = PictureAttention(
+            picture=tiny.picture(20, 16),
+            grid=TokenGrid(4, 5),
+            layers=(0,),
+            heads=(AttentionTransition(q[None], q[None], scale=1.0),),
+            class_rows=(),
+            model_name="made up",
+            model_note="",
+        )
+        assert len(segment_sets(attention).names) == count

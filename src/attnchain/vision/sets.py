@@ -1,6 +1,6 @@
 """A picture's metastable sets: patches among which attention stays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +10,12 @@ from torch import Tensor
 
 from attnchain.checks import check_count
 from attnchain.maps import enlarge, largest
-from attnchain.markov import MetastableSets, coarse_grained, metastable_sets
+from attnchain.markov import (
+    MetastableSets,
+    coarse_grained,
+    metastable_levels,
+    metastable_sets,
+)
 from attnchain.vision import figures
 from attnchain.vision.picture_attention import PictureAttention
 from attnchain.vision.segmentation import PictureSegmentation
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
 
 MOST_SETS = 24
 """More segments cannot be told apart by colour or in a legend."""
+_MOST_CHOSEN = 8
+_KEPT = 0.1
+"""Modulus of the eigenvalue of every slow mode, where the number is not given."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,7 +94,9 @@ def segment_sets(
 
     Args:
         attention: What `read_attention` returned.
-        sets: Number of sets; those that stand out most when not given.
+        sets: Number of sets; when not given as many as out-and-back keeps apart: slow
+            modes that keep a tenth or more of a difference, 2 to 8 of them. (On
+            25 pictures of BSDS500 levels from 0.05 to 0.2 cover alike.)
 
     Returns:
         `SetSegmentation`, numbered by decreasing stationary mass.
@@ -99,7 +109,12 @@ def segment_sets(
         check_sets(sets)
         check_count(sets, "sets", low=2, high=n, meaning=f"there are {n} patches")
     uniform = torch.full((n,), 1 / n, dtype=torch.float64)
-    found = metastable_sets(attention.out_and_back, sets, pi=uniform)
+    chain = attention.out_and_back
+    if sets is None:
+        most = min(_MOST_CHOSEN, n)
+        found = _slowest(metastable_levels(chain, max_count=most, pi=uniform))
+    else:
+        found = metastable_sets(chain, sets, pi=uniform)
     read = coarse_grained(attention.chain, found.memberships)
     maps = attention.grid.to_map(read.memberships.T)
     return SetSegmentation(
@@ -108,6 +123,16 @@ def segment_sets(
         attention=attention,
         sets=replace(read, eigenvalues=found.eigenvalues),
     )
+
+
+def _slowest(levels: Sequence[MetastableSets]) -> MetastableSets:
+    """The largest number of sets whose slow modes all keep `_KEPT`, or the first."""
+    kept = [
+        level
+        for level in levels
+        if float(level.eigenvalues[len(level.prevalence) - 1].abs()) >= _KEPT
+    ]
+    return kept[-1] if kept else levels[0]
 
 
 def check_sets(sets: int) -> None:
