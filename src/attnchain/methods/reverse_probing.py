@@ -80,7 +80,7 @@ class ReverseProbe:
         strength = torch.where(speaks, self.weights * self.presence, 0)
         order = strength.argsort(dim=0, descending=True, stable=True)[:most]
         return [
-            tuple(concepts[i] for i in column.tolist() if strength[i, state] > 0)
+            tuple(str(concepts[i]) for i in column.tolist() if strength[i, state] > 0)
             for state, column in enumerate(order.T)
         ]
 
