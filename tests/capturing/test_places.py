@@ -280,3 +280,24 @@ def test_patches_of_backbones(name):
     before, after = (first_queries(model, pixel_values=x) for x in (picture, other))
     assert before.grid == TokenGrid(4, 4, prefix=BACKBONES[name])
     assert changed(before, after) == [before.grid.positions[4 + 2]]
+
+
+def test_patches_of_a_picture_of_its_own_size():
+    """SigLIP 2 takes patches of any rows and columns, padded to one length."""
+    sizes = zoo.PICTURES | {"num_patches": 16}
+    model = zoo.transformers_model("Siglip2VisionModel", "Siglip2VisionConfig", **sizes)
+    patches = zoo.numbers(2, 16, 192)
+    other = patches.clone()
+    other[:, 3 + 2] += 1
+    shapes, mask = torch.tensor([[4, 3], [4, 3]]), torch.ones(2, 16, dtype=torch.long)
+    mask[:, 12:] = 0
+    given = {"pixel_attention_mask": mask, "spatial_shapes": shapes}
+    before, after = (
+        first_queries(model, pixel_values=x, **given) for x in (patches, other)
+    )
+    assert before.grid == TokenGrid(4, 3, suffix=4)
+    assert torch.equal(before.live, mask.bool())
+    assert changed(before, after) == [before.grid.positions[3 + 2]]
+    mixed = given | {"spatial_shapes": torch.tensor([[4, 3], [2, 6]])}
+    with pytest.raises(GridError, match="different sizes"):
+        assert first_queries(model, pixel_values=patches, **mixed).grid

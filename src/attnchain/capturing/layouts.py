@@ -69,6 +69,20 @@ def _clip(call: RunningModule, _: Kind, __: int, ___: int) -> Layout:
     return Layout.of(TokenGrid(rows, columns, frames=frames))
 
 
+def _of_own_size(call: RunningModule, _: Kind, n_queries: int, __: int) -> Layout:
+    """SigLIP 2: patches row by row, then padding to the length of the batch."""
+    sizes = call.tensor("spatial_shapes")
+    if sizes is None:
+        return missing("spatial_shapes")
+    rows, columns = sizes[0].tolist()
+    if bool((sizes != sizes[0]).any()):
+        return Layout.of(
+            "the pictures of the batch have different sizes; give the model those of "
+            "one size at a time"
+        )
+    return Layout.of(TokenGrid(rows, columns, suffix=n_queries - rows * columns))
+
+
 def _spectrogram(call: RunningModule, *_: Any) -> Layout:
     """AST: overlapping patches of frequency x time, after two special tokens."""
     sound, config = call.needed("input_values"), call.module.config
@@ -202,6 +216,7 @@ RULES: dict[str, Rule] = {
     "transformers.MLCDVisionModel": _VIT,
     "transformers.Data2VecVisionModel": _VIT,
     "transformers.IJepaModel": _WITHOUT_CLASS,
+    "transformers.Siglip2VisionModel": _of_own_size,
     "transformers.BeitModel": _VIT,
     "transformers.Idefics3VisionTransformer": _WITHOUT_CLASS,
     "transformers.SmolVLMVisionTransformer": _WITHOUT_CLASS,
