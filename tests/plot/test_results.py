@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tests.vision import tiny
 
 from attnchain.errors import ShapeError
-from attnchain.models import packaged
+from attnchain.models.dinov2_saliency import DINOV2_SALIENCY
 from attnchain.ranking import token_rank
 from attnchain.vision import segment
 
@@ -85,7 +85,7 @@ def test_the_model_and_what_it_is_stand_above(result):
     title = result.plot().get_suptitle()
     assert "tiny" in title
     assert "Random weights." in title
-    assert "0, 1" in title
+    assert f"layers {', '.join(map(str, result.attention.layers))}:" in title
 
 
 def test_figures_belong_to_no_global_state(result):
@@ -113,7 +113,7 @@ def overlap(a, b):
 @pytest.mark.parametrize("sets", [2, 5])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_texts_lie_inside_the_figure_and_not_on_each_other(model, shape, sets):
-    described = replace(model, name=packaged.NAME, note=packaged.NOTE)
+    described = replace(model, name=DINOV2_SALIENCY.name, note=DINOV2_SALIENCY.note)
     figure = segment(tiny.picture(*shape), model=described, sets=sets, size=64).plot()
     figure.set_dpi(110)
     FigureCanvasAgg(figure).draw()

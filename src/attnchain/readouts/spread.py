@@ -108,8 +108,9 @@ def effective_rank(transition: AbstractTransition) -> Float[Tensor, "*batch"]:
     Example:
         >>> import torch
         >>> from attnchain import as_transition
-        >>> effective_rank(as_transition(torch.full((4, 4), 0.25)))
-        tensor(1.)
+        >>> rank = effective_rank(as_transition(torch.full((4, 4), 0.25)))
+        >>> round(float(rank), 3)
+        1.0
     """
     sizes = torch.linalg.svdvals(transition.to_dense())
     shares = sizes / sizes.sum(-1, keepdim=True)
