@@ -71,10 +71,8 @@ def _clip(call: RunningModule, _: Kind, __: int, ___: int) -> Layout:
 
 def _of_own_size(call: RunningModule, _: Kind, n_queries: int, __: int) -> Layout:
     """SigLIP 2: patches row by row, then padding to the length of the batch."""
-    sizes = call.tensor("spatial_shapes")
-    if sizes is None:
-        return missing("spatial_shapes")
-    rows, columns = sizes[0].tolist()
+    sizes = call.needed("spatial_shapes")
+    rows, columns = (int(side) for side in sizes[0])
     if bool((sizes != sizes[0]).any()):
         return Layout.of(
             "the pictures of the batch have different sizes; give the model those of "
