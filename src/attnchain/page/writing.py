@@ -144,7 +144,7 @@ def asset(name: str) -> str:
 
 
 def head_element(title: str, scripts: Sequence[str], *, served: bool) -> str:
-    """Return the head of a page, under whose policy only its own parts run.
+    """Return how a page begins, under whose policy only its own parts run.
 
     Args:
         title: Shown by the browser, escaped.
