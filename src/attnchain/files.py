@@ -94,7 +94,7 @@ class Outputs:
         """Looks before the work whether the files can be written.
 
         Args:
-            taken: Stems with their folders that are promised to others already.
+            taken: Files that are promised to others already.
 
         Raises:
             OutputError: They cannot, or would replace files that are not ours.
@@ -111,7 +111,15 @@ class Outputs:
         except OSError as error:
             raise self._cannot_write(error) from error
         self.stem = self._own_stem(taken)
-        self._check_targets(f"{self.stem}{ending}" for ending in self.endings)
+        self._check_targets(self.targets)
+
+    @property
+    def targets(self) -> list[Path]:
+        """All files the result may write."""
+        return self._named(self.stem)
+
+    def _named(self, stem: str) -> list[Path]:
+        return [self.folder / f"{stem}{ending}" for ending in self.endings]
 
     def path(self, ending: str) -> Path:
         """Where to write the file STEM-ending for now."""
@@ -182,15 +190,15 @@ class Outputs:
         endings = {*self.endings, *self._siblings}
         for number in count(1):
             stem = self.stem if number == 1 else f"{self.stem}-{number}"
-            if self.folder / stem in taken:
+            if any(file in taken for file in self._named(stem)):
                 continue
             marks = {_mark(self.folder / f"{stem}{ending}") for ending in endings}
             if not self.source or marks <= {None, source_mark(self.source)}:
                 return stem
         raise AssertionError
 
-    def _check_targets(self, names: Iterable[str]) -> None:
-        for target in (self.folder / name for name in names):
+    def _check_targets(self, targets: Iterable[Path]) -> None:
+        for target in targets:
             if os.path.lexists(target) and _mark(target) is None:
                 what = "is a folder" if target.is_dir() else "is not a file of ours"
                 message = (
@@ -217,11 +225,11 @@ class Outputs:
         for path in drafts:
             if path.suffix in KINDS:
                 path.write_bytes(signed(path.read_bytes(), self.source))
-        self._check_targets(path.name for path in drafts)
+        self._check_targets(self.folder / path.name for path in drafts)
         for path in drafts:
             path.replace(self.folder / path.name)
         written = {path.name for path in drafts}
-        for target in (self.folder / f"{self.stem}{ending}" for ending in self.endings):
+        for target in self.targets:
             if target.name not in written and _mark(target) is not None:
                 target.unlink(missing_ok=True)
 

@@ -89,3 +89,15 @@ def test_a_name_that_fits_nothing_is_one_line(run, tmp_path):
     assert ended.code == 2
     assert_one_line(ended.err)
     assert "fits no file" in ended.err
+
+
+def test_a_picture_named_like_a_form_of_another_keeps_its_answer(run, photos):
+    for name in ("x.png", "x-coco.png", "attnchain-job.png"):
+        tiny.picture().save(photos / name)
+    ended = run("segment", photos, "--save", "labels,coco")
+    assert ended.code == 0, ended.err
+    images = ended.json("attnchain-job-coco.json")["images"]
+    assert {image["file_name"] for image in images} == {
+        *("x.png", "x-coco.png", "attnchain-job.png"),
+    }
+    assert ended.json("attnchain-job.json")["done"] == 3

@@ -2,7 +2,10 @@
 
 import json
 import os
+import select
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.folder.odd_jobs import Losing
+from tests.vision import tiny
 
 from attnchain.errors import ArgumentError, ModelNotFoundError
 from attnchain.folder import Job, find_pictures, plan, run
@@ -44,6 +48,21 @@ def test_results_lie_as_the_pictures_do_and_none_overwrites_another(job, photos)
     expected = segment(read_picture(photos / "x.png"), model=load(job.model), size=64)
     with Image.open(job.out / "x-segments.png") as labels:
         assert np.array_equal(np.asarray(labels), expected.labels.numpy())
+
+
+def test_no_file_of_a_picture_is_one_of_another_or_of_the_record(job, photos):
+    for name in ("x-coco.png", "x-polygons.png", "attnchain-job.png"):
+        tiny.picture().save(photos / name)
+    items = planned(job, photos)
+    folders = [job.outputs(item) for item in items]
+    files = [target for outputs in folders for target in outputs.targets]
+    files += job.record().targets
+    assert len(files) == len({*files})
+    assert {*statuses(run(job, items)).values()} == {"done"}
+    for item in items:
+        told = json.loads((job.folder(item) / f"{item.stem}.json").read_text("utf-8"))
+        assert told["image"] == str(item.picture.path)
+    assert {*statuses(run(job, planned(job, photos))).values()} == {"kept"}
 
 
 def test_a_second_run_keeps_what_still_fits(job, photos):
@@ -169,3 +188,31 @@ def test_engines_and_workers_are_checked(job, photos):
         list(run(job, items, workers=0))
     with pytest.raises(ArgumentError, match="address"):
         list(run(job, items, address="auto"))
+
+
+ORPHANING = """
+import os
+from attnchain.folder import engines
+
+if __name__ == "__main__":
+    context = engines.get_context("spawn")
+    pool = engines.ProcessPoolExecutor(
+        1, context, initializer=engines._begin, initargs=(1,)
+    )
+    print(pool.submit(os.getpid).result(), flush=True)
+    input()
+"""
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "orphaning.py"
+    script.write_text(ORPHANING, "utf-8")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, script], **pipes) as parent:
+        worker = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+        ended, _, _ = select.select([worker], [], [], 60)
+    if not ended:
+        signal.pidfd_send_signal(worker, signal.SIGKILL)
+    os.close(worker)
+    assert ended

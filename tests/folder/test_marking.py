@@ -84,3 +84,10 @@ def test_a_name_fits_by_path_or_by_itself_where_it_is_the_only_one():
     found, lost = match_marks(dict.fromkeys(names, prompt), pictures)
     assert list(found) == pictures
     assert lost == ["1.png", "y.png"]
+
+
+def test_two_names_of_one_picture_are_refused():
+    pictures = [Picture(Path("in/a/1.png"), Path("a/1.png"))]
+    prompt = Prompt(box=(0, 0, 1, 1))
+    with pytest.raises(ArgumentError, match=r"in/a/1\.png has marks already"):
+        match_marks(dict.fromkeys(("a/1.png", "in/a/1.png"), prompt), pictures)

@@ -62,7 +62,7 @@ def answer_many(
         prompt: Marks that hold for all pictures.
         as_json: Print the record instead of sentences.
     """
-    from attnchain.folder import RECORD, find_pictures, plan, run
+    from attnchain.folder import find_pictures, plan, run
 
     clock = Clock()
     pictures = find_pictures(where.paths, recursive=where.recursive)
@@ -71,7 +71,7 @@ def answer_many(
     clock.lap("find")
     at = {"workers": where.workers, "engine": where.engine, "address": where.address}
     ready = run(job, items, **at)
-    with Outputs(job.out, RECORD, endings=(".json", "-coco.json")) as outputs:
+    with job.record() as outputs:
         outcomes: list[Outcome] = []
         with _progress(len(items), quiet=as_json) as bar:
             for outcome in ready:
@@ -108,7 +108,9 @@ def _prompts(
     if marks is None:
         return (None if prompt is None else dict.fromkeys(pictures, prompt)), {}
     found, lost = match_marks(read_marks(marks), pictures)
-    missed = dict.fromkeys(lost, f"{marks} has marks for it, but it is not there")
+    missed = dict.fromkeys(
+        lost, f"{marks} has marks for it, but it fits no picture, or several"
+    )
     for picture in pictures:
         if picture not in found:
             missed[str(picture.path)] = f"{marks} has no line for it"

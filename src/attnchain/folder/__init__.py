@@ -4,10 +4,10 @@
 what to do with every one, and `run` does it: in this process, in several, or on Ray.
 """
 
-from attnchain.folder.contacts import RECORD, Sheet, contact_sheet
+from attnchain.folder.contacts import Sheet, contact_sheet
 from attnchain.folder.engines import ENGINES, run
 from attnchain.folder.finding import Picture, find_pictures
-from attnchain.folder.job import Item, Job, Outcome, plan
+from attnchain.folder.job import RECORD, Item, Job, Outcome, plan
 from attnchain.folder.marking import match_marks, read_marks
 from attnchain.folder.merging import merged_coco
 

@@ -17,14 +17,13 @@ import torch
 
 from attnchain.errors import ImageError
 from attnchain.files import AbstractResult, Outputs
+from attnchain.folder.job import RECORD
 from attnchain.models import read_picture
 from attnchain.plot import tinted
 from attnchain.signing import signed_for
 
 SIDE = 320
 """Longer side of what is shown of a picture, in pixels."""
-RECORD = "attnchain-job"
-"""What the record of a job is called in its folder."""
 
 
 @dataclass(frozen=True)

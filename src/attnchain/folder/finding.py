@@ -69,7 +69,7 @@ def _within(folder: Path, *, recursive: bool) -> list[Path]:
 
 def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        message = f"the folder {folder} cannot be read ({error.strerror or error})"
+        message = f"{error.filename or folder} cannot be read ({error.strerror})"
         raise ImageError(message) from error
 
     for place, folders, names in os.walk(folder, onerror=refuse):

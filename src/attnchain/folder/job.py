@@ -18,6 +18,8 @@ from attnchain.vision import Prompt, Segmentation, segment
 if TYPE_CHECKING:
     from attnchain.models import LoadedModel
 
+RECORD = "attnchain-job"
+"""What the record of a job is called in its folder."""
 SIBLINGS = (".json", "-rank.json", "-heads.json", "-page.json")
 """Endings of the files that say which picture a stem belongs to."""
 
@@ -117,6 +119,10 @@ class Job:
             siblings=SIBLINGS,
         )
 
+    def record(self) -> Outputs:
+        """Collects what tells of the whole job."""
+        return Outputs(self.out, RECORD, endings=(".json", "-coco.json"))
+
     def _written(self, item: Item, loaded: "LoadedModel") -> dict[str, Any]:
         path = item.picture.path
         picture = read_picture(path, value_range=self.value_range)
@@ -154,6 +160,9 @@ def plan(
 ) -> list[Item]:
     """Gives every picture a name for its results that no other one has.
 
+    No file of one is a file of another or of the job's record, either: `x-coco.json`
+    could be the numbers of `x-coco.png` or the COCO file of `x.png`.
+
     Args:
         job: What will be done.
         pictures: The pictures.
@@ -163,7 +172,7 @@ def plan(
         OutputError: The results cannot be written, or would replace files that are not
             ours.
     """
-    taken: set[Path] = set()
+    taken = {*job.record().targets}
     items: list[Item] = []
     for picture in pictures:
         if prompts is not None and picture not in prompts:
@@ -171,7 +180,7 @@ def plan(
         prompt = prompts[picture] if prompts else None
         outputs = job.outputs(Item(picture, picture.path.stem, prompt))
         outputs.check(taken)
-        taken.add(outputs.folder / outputs.stem)
+        taken.update(outputs.targets)
         items.append(Item(picture, outputs.stem, prompt))
     return items
 

@@ -59,6 +59,9 @@ def match_marks(
 
     Returns:
         Marks by picture, and the names that fit no picture, or several.
+
+    Raises:
+        ArgumentError: Two names fit the same picture.
     """
     by_name: dict[str, set[Picture]] = {}
     for picture in pictures:
@@ -71,10 +74,14 @@ def match_marks(
         fitting = by_name.get(name, set())
         exact = {p for p in fitting if name in {str(p.path), p.place.as_posix()}}
         fitting = exact or fitting
-        if len(fitting) == 1:
-            found[fitting.pop()] = prompt
-        else:
+        if len(fitting) != 1:
             lost.append(name)
+            continue
+        picture = fitting.pop()
+        if picture in found:
+            message = f"{name}: {picture.path} has marks already; keep one line for it"
+            raise ArgumentError(message)
+        found[picture] = prompt
     return found, lost
 
 
