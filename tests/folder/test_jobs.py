@@ -204,6 +204,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits on Linux's pidfd")
 def test_processes_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "orphaning.py"
     script.write_text(ORPHANING, "utf-8")
