@@ -32,6 +32,16 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A DINOv2 of two layers with two heads, as `--model` takes it."""
+    from tests.vision import tiny
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny.dinov2().model.save_pretrained(folder)
+    return folder
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

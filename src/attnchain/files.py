@@ -24,6 +24,18 @@ from attnchain.signing import (
     source_mark,
 )
 
+DESCRIPTIONS = (".json", "-rank.json", "-heads.json", "-page.json")
+"""Endings of the files that say which picture a stem belongs to."""
+
+
+def described(file: Path) -> dict[str, Any]:
+    """What a JSON file of ours tells; nothing where it is none, or was changed."""
+    try:
+        told = json.loads(file.read_text("utf-8")) if signed_for(file) else {}
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
 
 def write_whole(file: Path, content: bytes) -> None:
     """Writes one file; it appears whole or not at all.

@@ -127,18 +127,35 @@ def component(
     Returns:
         One 4-connected region; empty where the mask is.
     """
+    regions, sums = weighed_regions(mask, weight)
+    if not len(sums):
+        return mask
+    return (regions == 1 + int(sums.argmax())).to(mask.device)
+
+
+def weighed_regions(
+    mask: Bool[Tensor, "height width"], weight: Float[Tensor, "height width"]
+) -> tuple[Int[Tensor, "height width"], Float[Tensor, " regions"]]:
+    """The 4-connected regions of a mask, and the weight that each carries.
+
+    Args:
+        mask: Pixels in question.
+        weight: Values >= 0 to add up in each region.
+
+    Returns:
+        Number of the region of every pixel, from 1, 0 outside; and the sums, from
+        region 1 on.
+    """
     from scipy import ndimage
 
     labels, count = ndimage.label(mask.cpu().numpy())  # pyright: ignore
-    if count == 0:
-        return mask
     rows = max(1, _STRIP // mask.shape[1])
     regions = torch.from_numpy(labels)
     sums = torch.zeros(count + 1, dtype=torch.float64)
     for part, values in zip(regions.split(rows), weight.split(rows), strict=True):
         heavy = values.flatten().double().cpu()
         sums += torch.bincount(part.flatten(), heavy, minlength=count + 1)
-    return (regions == 1 + int(sums[1:].argmax())).to(mask.device)
+    return regions, sums[1:]
 
 
 def regions_at(

@@ -1,4 +1,4 @@
-"""The command run in this process, with a tiny model in a folder."""
+"""The command run in this process."""
 
 import signal
 import warnings
@@ -9,14 +9,6 @@ from tests.cli.ended import Ended, assert_one_line
 from tests.vision import tiny
 
 from attnchain.cli import main
-
-
-@pytest.fixture(scope="package")
-def tiny_folder(tmp_path_factory):
-    """A DINOv2 of two layers with two heads, as `--model` takes it."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny.dinov2().model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

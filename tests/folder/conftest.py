@@ -1,15 +1,7 @@
-"""A folder of pictures, and a tiny model in a folder."""
+"""A folder of pictures."""
 
 import pytest
 from tests.vision import tiny
-
-
-@pytest.fixture(scope="package")
-def tiny_folder(tmp_path_factory):
-    """A DINOv2 of two layers with two heads."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny.dinov2().model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

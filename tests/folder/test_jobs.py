@@ -102,6 +102,15 @@ def test_a_broken_picture_is_told_and_the_rest_goes_on(job, photos):
     assert len(outcomes) == 4
 
 
+@pytest.mark.filterwarnings("default")
+def test_what_is_said_of_a_picture_is_kept_with_its_outcome(job, photos):
+    Image.fromarray(np.full((40, 64), 4000, np.uint16)).save(photos / "x.png")
+    outcomes = {o.item.picture.place.name: o for o in run(job, planned(job, photos))}
+    (note,) = outcomes["x.png"].notes
+    assert "12 bits" in note
+    assert outcomes["x.bmp"].notes == ()
+
+
 def test_marks_outside_a_picture_fail_that_picture(job, photos):
     items = planned(job, photos, Prompt(points=((9999, 3),)))
     outcomes = list(run(job, items))

@@ -147,13 +147,14 @@ def _entry(outcome: "Outcome") -> dict[str, Any]:
 def _merge(job: "Job", outcomes: "Sequence[Outcome]", outputs: Outputs) -> None:
     """All COCO files as one."""
     from attnchain.folder import merged_coco
+    from attnchain.vision import EXPORTS
 
     if "coco" not in (job.files or ()):
         return
     answered = [o.item for o in sorted(outcomes, key=_place) if o.status != "failed"]
 
     def file(item: "Item") -> Path:
-        return job.folder(item) / f"{item.stem}-coco.json"
+        return job.folder(item) / f"{item.stem}{EXPORTS['coco'].ending}"
 
     files = [(file(item), item.picture.place.as_posix()) for item in answered]
     outputs.write_json("-coco.json", merged_coco(files))

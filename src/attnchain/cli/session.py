@@ -14,15 +14,13 @@ from rich.console import Console
 
 from attnchain.cli.options import parse_range
 from attnchain.errors import DeliveryError
-from attnchain.files import AbstractResult, Outputs
+from attnchain.files import DESCRIPTIONS, AbstractResult, Outputs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from attnchain.models import LoadedModel
 
-DESCRIPTIONS = (".json", "-rank.json", "-heads.json", "-page.json")
-"""Endings of the files that say which picture a stem belongs to."""
 Question = Callable[["Image", "LoadedModel"], AbstractResult]
 
 

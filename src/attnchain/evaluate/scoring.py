@@ -13,8 +13,9 @@ from attnchain.evaluate.labels import VOID, object_beside, read_labels
 from attnchain.evaluate.metrics import class_mean_miou, confusion, iou
 from attnchain.evaluate.report import Table, interval
 from attnchain.models import PICTURE_ENDINGS
+from attnchain.vision import EXPORTS
 
-OURS = "-segments"
+OURS = EXPORTS["labels"].ending.removesuffix(".png")
 """What our own commands append to a picture's name."""
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +15,11 @@ import numpy as np
 import torch
 
 from attnchain.errors import ImageError
-from attnchain.files import AbstractResult, Outputs
+from attnchain.files import AbstractResult, Outputs, described
 from attnchain.folder.job import RECORD
 from attnchain.models import read_picture
 from attnchain.plot import tinted
-from attnchain.signing import signed_for
+from attnchain.vision import EXPORTS
 
 SIDE = 320
 """Longer side of what is shown of a picture, in pixels."""
@@ -119,24 +118,15 @@ def contact_sheet(folder: Path) -> Sheet:
 
 def _answered(folder: Path) -> Iterator[Entry]:
     for file in sorted(folder.rglob("*.json")):
-        told = _ours(file)
+        told = described(file)
         if "mode" in told and "image" in told:
             name = file.relative_to(folder).with_suffix("").as_posix()
             yield Entry(name, told, _thumbnail(file, told))
 
 
 def _failed(folder: Path) -> Iterator[Entry]:
-    failed = _ours(folder / f"{RECORD}.json").get("failed", {})
+    failed = described(folder / f"{RECORD}.json").get("failed", {})
     return (Entry(name, {}, None, reason) for name, reason in failed.items())
-
-
-def _ours(file: Path) -> dict[str, Any]:
-    """What a JSON file of ours holds; nothing for any other."""
-    try:
-        told = json.loads(file.read_text("utf-8")) if signed_for(file) else {}
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _thumbnail(file: Path, told: Mapping[str, Any]) -> bytes | None:
@@ -147,7 +137,9 @@ def _thumbnail(file: Path, told: Mapping[str, Any]) -> bytes | None:
     except ImageError:
         picture = None
     try:
-        with Image.open(file.with_name(f"{file.stem}-segments.png")) as stored:
+        with Image.open(
+            file.with_name(f"{file.stem}{EXPORTS['labels'].ending}")
+        ) as stored:
             labels = stored.copy()
     except OSError:
         labels = None

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attnchain.errors import ChainError, memory_ran_out
-from attnchain.files import Outputs
+from attnchain.files import DESCRIPTIONS, Outputs, described
 from attnchain.folder.finding import Picture
 from attnchain.models import read_picture
-from attnchain.signing import signed_for
 from attnchain.vision import Prompt, Segmentation, segment
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 RECORD = "attnchain-job"
 """What the record of a job is called in its folder."""
-SIBLINGS = (".json", "-rank.json", "-heads.json", "-page.json")
-"""Endings of the files that say which picture a stem belongs to."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +76,21 @@ class Job:
     def answer(self, item: Item, loaded: "LoadedModel") -> Outcome:
         """Segments one picture and writes its files; what fails is told, not raised."""
         with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("always")
             try:
                 facts = self._written(item, loaded)
             except Exception as error:  # noqa: BLE001  (one picture must not end a job)
                 return Outcome(item, "failed", _reason(error))
-        said = dict.fromkeys(
-            str(w.message) for w in heard if not issubclass(w.category, ImportWarning)
-        )
+        said = dict.fromkeys(str(warning.message) for warning in heard)
         return Outcome(item, "done", notes=tuple(said), facts=facts)
 
     def kept(self, item: Item) -> Outcome | None:
         """The outcome of an earlier run, where its files are whole and still fit."""
         file = self.folder(item) / f"{item.stem}.json"
+        told = described(file)
         try:
-            if signed_for(file) is None:
+            if not told or told.get("job") != self._digest(item):
                 return None
-            told = json.loads(file.read_text("utf-8"))
-            if told.get("job") != self._digest(item):
-                return None
-        except (OSError, ValueError):
+        except OSError:
             return None
         if all((file.parent / Path(name).name).is_file() for name in told["files"]):
             return Outcome(item, "kept", facts=_listed(told))
@@ -116,7 +108,7 @@ class Job:
             item.stem,
             endings=endings,
             source=item.picture.path,
-            siblings=SIBLINGS,
+            siblings=DESCRIPTIONS,
         )
 
     def record(self) -> Outputs:

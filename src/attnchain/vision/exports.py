@@ -30,12 +30,10 @@ class Export:
     Attributes:
         ending: Of the file's name, after the picture's.
         write: Writes it among the outputs.
-        about: What it is, in a few words.
     """
 
     ending: str
     write: Callable[["Segmentation", Outputs], None]
-    about: str
 
 
 def polygons(mask: Bool[Tensor, "height width"]) -> list[list[Ring]]:
@@ -181,12 +179,12 @@ def _coco(result: "Segmentation", outputs: Outputs) -> None:
 
 
 EXPORTS = {
-    "labels": Export("-segments.png", _labels, "index PNG of the segments"),
-    "figure": Export("-figure.png", _figure, "what they were read from"),
-    "map": Export("-map.png", _map, "the soft map of an object"),
-    "cutout": Export("-cutout.png", _cutout, "the object, the rest transparent"),
-    "overlay": Export("-overlay.png", _overlay, "the picture, segments tinted"),
-    "polygons": Export("-polygons.json", _polygons, "borders as corners in pixels"),
-    "coco": Export("-coco.json", _coco, "COCO JSON with run lengths"),
+    "labels": Export("-segments.png", _labels),
+    "figure": Export("-figure.png", _figure),
+    "map": Export("-map.png", _map),
+    "cutout": Export("-cutout.png", _cutout),
+    "overlay": Export("-overlay.png", _overlay),
+    "polygons": Export("-polygons.json", _polygons),
+    "coco": Export("-coco.json", _coco),
 }
 """The files that can be asked for, by name."""

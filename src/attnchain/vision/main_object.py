@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attnchain.maps import object_region, otsu_threshold, unit_range
+from attnchain.maps import object_region, otsu_threshold, unit_range, weighed_regions
 from attnchain.markov import spectrum
 from attnchain.operators import DenseTransition
 from attnchain.vision.picture_attention import PictureAttention
@@ -30,7 +30,6 @@ class MainObject:
 
     Attributes:
         values: Large on the object.
-        first: The class token's view one bounce later, which `values` go on from.
         confidence: See `segment_object`.
         objects: Regions that stand out, the object among them; 0 where none does.
     """
@@ -136,9 +135,5 @@ def contrast(
 
 def _objects(values: Tensor, region: Tensor) -> int:
     """Regions above Otsu's threshold with at least a quarter of the object's weight."""
-    from scipy import ndimage
-
-    above = (values > otsu_threshold(values)).numpy()
-    labels, count = ndimage.label(above)  # pyright: ignore
-    weights = ndimage.sum_labels(values.numpy(), labels, range(1, count + 1))
+    _, weights = weighed_regions(values > otsu_threshold(values), values)
     return int((weights >= _SECOND * float(values[region].sum())).sum())

@@ -14,7 +14,7 @@ from torch import Tensor
 from attnchain.errors import ArgumentError
 from attnchain.files import AbstractResult, Outputs
 from attnchain.vision import figures
-from attnchain.vision.exports import EXPORTS, coco, write_exports
+from attnchain.vision.exports import EXPORTS, REST, coco, write_exports
 from attnchain.vision.picture_attention import PictureAttention
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-OBJECT_NAMES = ("rest", "object")
+OBJECT_NAMES = (REST, "object")
 """What the labels 0 and 1 stand for where one object is asked for."""
 UNSURE = 0.5
 """Below this confidence a mask is said to be doubtful."""
