@@ -34,8 +34,8 @@ NAMES = {
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
         Denoising DenseRecord GUIDED Numbers Selection TextTokens TokenGrid
-        UNCONDITIONAL_FIRST attention_gradients capture fused_attention load_capture
-        picture_in_tiles prompt_tokens replaced_attention
+        UNCONDITIONAL_FIRST attention_gradients capture fused_attention joined_passes
+        load_capture picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
         LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS layer_stack load of_kind
@@ -53,7 +53,9 @@ NAMES = {
         read_attention segment segment_object segment_point segment_prompt
         segment_sets
     """,
-    "attnchain.language": "Comparison TextReading compare read_text",
+    "attnchain.language": """
+        AnswerReading Comparison TextReading WordInPicture compare read_answer read_text
+    """,
     "attnchain.folder": """
         ENGINES Item Job Outcome Picture RECORD Sheet contact_sheet find_pictures
         match_marks merged_coco plan read_marks run

@@ -51,6 +51,38 @@ def largest(
     return found
 
 
+def shared_out(
+    shares: Float[Tensor, "*batch rows columns"], *, rows: int, columns: int
+) -> Float[Tensor, "*batch rows columns"]:
+    """Shares of the cells of one grid, on another grid of the same picture.
+
+    Each cell gives to those it overlaps by the area of the overlap, so that sums stay.
+
+    Args:
+        shares: What lies in each cell.
+        rows: Rows of the other grid.
+        columns: Its columns.
+
+    Example:
+        >>> shared_out(torch.tensor([[2.0, 4.0]]), rows=2, columns=4)
+        tensor([[0.5000, 0.5000, 1.0000, 1.0000],
+                [0.5000, 0.5000, 1.0000, 1.0000]])
+    """
+    down = _overlaps(shares.shape[-2], rows).to(shares)
+    across = _overlaps(shares.shape[-1], columns).to(shares)
+    return down.mT @ shares @ across
+
+
+def _overlaps(before: int, after: int) -> Float[Tensor, "before after"]:
+    """Which share of each of equal parts lies in each of other equal parts."""
+    edges, others = (
+        torch.linspace(0, 1, n + 1, dtype=torch.float64) for n in (before, after)
+    )
+    end = torch.minimum(edges[1:, None], others[None, 1:])
+    start = torch.maximum(edges[:-1, None], others[None, :-1])
+    return (end - start).clamp_min(0) * before
+
+
 _STRIP = 2**22
 """Values enlarged at a time."""
 

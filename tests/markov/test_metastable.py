@@ -15,10 +15,12 @@ from attnchain.markov import (
 )
 from attnchain.operators import (
     AttentionTransition,
+    Conditioned,
     Damped,
     DenseTransition,
     Mixture,
     Permuted,
+    Restricted,
     as_transition,
     forward_backward,
     is_causal,
@@ -380,6 +382,11 @@ def test_causality_is_seen_before_any_product(backend, monkeypatch):
         assert is_causal(chain)
         with pytest.raises(ReducibleChainError, match="never left for later tokens"):
             metastable_sets(chain)
+    mixture, offered = Mixture([heads], even), torch.full((6,), 1 / 6)
+    assert is_causal(Restricted(mixture, torch.tensor([0, 2, 5])))
+    assert is_causal(Conditioned(mixture, offered))
+    assert not is_causal(Restricted(mixture, torch.tensor([2, 0, 5])))
     whole = AttentionTransition(q, k, mask=later.roll(1, 1), backend=backend)
     assert not is_causal(whole)
+    assert not is_causal(Restricted(whole, torch.tensor([0, 2, 5])))
     assert not is_causal(Mixture([whole], even))

@@ -3,13 +3,15 @@
 `capture` runs around any PyTorch model, or diffusion pipeline, and gives a
 `CapturedAttention`: a sequence of `AttentionRecord` (or `DenseRecord`), each at an
 `AttentionSite` and with a `TokenGrid`. `attention_gradients` tells how a score depends
-on the probabilities. `TextTokens` finds the positions of a word.
+on the probabilities. `TextTokens` finds the positions of a word. `joined_passes` makes
+one chain of a prompt and its answer.
 `replaced_attention` runs a model with other attention than its own.
 """
 
 from attnchain.capturing.backward import attention_gradients
 from attnchain.capturing.calls import AttentionCall
 from attnchain.capturing.capture import capture
+from attnchain.capturing.continued import joined_passes
 from attnchain.capturing.dense_records import DenseRecord
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.picture_tiles import picture_in_tiles
@@ -38,6 +40,7 @@ __all__ = [
     "attention_gradients",
     "capture",
     "fused_attention",
+    "joined_passes",
     "load_capture",
     "picture_in_tiles",
     "prompt_tokens",

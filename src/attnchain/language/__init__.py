@@ -3,10 +3,22 @@
 read_text: a model and a text; gives a `TextReading`.
 TextReading: its tokens, heads, ranks, bounces, groups and sinks.
 compare, Comparison: two models on one text.
+read_answer: a vision-language model's run; gives an `AnswerReading`, whose `where`
+    gives a `WordInPicture`.
 """
 
+from attnchain.language.answer_reading import AnswerReading, read_answer
 from attnchain.language.comparing import Comparison, compare
 from attnchain.language.read_text import read_text
 from attnchain.language.text_reading import TextReading
+from attnchain.language.word_in_picture import WordInPicture
 
-__all__ = ["Comparison", "TextReading", "compare", "read_text"]
+__all__ = [
+    "AnswerReading",
+    "Comparison",
+    "TextReading",
+    "WordInPicture",
+    "compare",
+    "read_answer",
+    "read_text",
+]

@@ -9,6 +9,7 @@ from attnchain.operators.algebra import Mixture, Power, Product
 from attnchain.operators.attention import AttentionTransition
 from attnchain.operators.base import AbstractTransition
 from attnchain.operators.dense import DenseTransition
+from attnchain.operators.reweighted import Conditioned, Restricted
 from attnchain.operators.stacked import Stacked
 from attnchain.operators.transform import Lazy
 
@@ -39,8 +40,10 @@ def is_causal(transition: AbstractTransition) -> bool:
         parts = tuple(transition.components)
     elif isinstance(transition, Product):
         parts = tuple(transition.factors)
-    elif isinstance(transition, Power | Lazy):
+    elif isinstance(transition, Power | Lazy | Conditioned | Restricted):
         parts = (transition.base,)
+    if isinstance(transition, Restricted) and bool((transition.keep.diff() < 0).any()):
+        return False
     return bool(parts) and all(is_causal(part) for part in parts)
 
 

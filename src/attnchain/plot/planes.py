@@ -98,14 +98,17 @@ def plot_map(
     ax: "Axes | None" = None,
     title: str = "",
     label: str = "",
+    over: "Image | None" = None,
 ) -> "Axes":
     """Draws one value for each patch or pixel, with its colour bar.
 
     Args:
-        values: The map.
+        values: The map; at least 0 where it is drawn over a picture.
         ax: Axes to draw into; new ones by default.
         title: Heading.
         label: What the values are, and their unit; beside the colour bar.
+        over: A picture, shown grey below, the clearer the smaller the value; the map
+            covers the whole of it.
 
     Returns:
         The axes.
@@ -128,6 +131,9 @@ def plot_map(
     )
     bar.ax.tick_params(labelsize="small")
     bar.ax.xaxis.label.set_parse_math(False)
+    if over is not None:
+        image.set_alpha(0.15 + 0.65 * shown / max(shown.max(), 1e-30))
+        _lay_below(over, size, ax)
     return _framed(ax, title)
 
 
@@ -214,6 +220,14 @@ def indexed(labels: Int[Tensor, "height width"]) -> "Image":
     image = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
     image.putpalette((segment_colors(256) * 255).round().astype(np.uint8).tobytes())
     return image
+
+
+def _lay_below(picture: "Image", size: tuple[int, int], ax: "Axes") -> None:
+    """The picture in grey, below a map of another size that covers it."""
+    grey = to_rgb(picture).reduce(_step(picture.size)).convert("L")
+    ax.imshow(np.asarray(grey), cmap="gray", extent=_extent(size), zorder=-1)
+    width, height = picture.size
+    ax.set_aspect(height / width * size[0] / size[1])
 
 
 def _step(size: tuple[int, int]) -> int:
