@@ -65,14 +65,16 @@ NAMES = {
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """
-        AbstractWeights Anchors BayesianAttention CrossRelevance DirichletWeights Draws
-        HardAttention HardRetrieval LogNormalWeights RandomTransition RegionSegmentation
-        Relevance ReverseProbe WeibullWeights ablate context_conditioned cross_relevance
-        entropy_reduced equitable_groups even_groups farthest_points fast_nystrom
-        fast_nystrom_layers fit_prompts fit_trajectory functional_graph gated
-        grouped_attention massive_tokens normalised_cut nystrom_attention recursive_cut
-        refine_map relevance residual_shares reverse_probe rollout sampled_paths
-        segment_nearest segment_regions similarity slow_groups strong_edges token_cut
+        AbstractTokenScore AbstractWeights Anchors BayesianAttention ClassRowScore
+        ColumnSumScore CrossRelevance DirichletWeights Draws HardAttention HardRetrieval
+        LayerReading LogNormalWeights PrunedTokens RandomScore RandomTransition
+        RegionSegmentation Relevance ReverseProbe TokenRankScore WeibullWeights
+        ZeroTPruneScore ablate context_conditioned cross_relevance entropy_reduced
+        equitable_groups even_groups farthest_points fast_nystrom fast_nystrom_layers
+        fit_prompts fit_trajectory functional_graph gated grouped_attention
+        massive_tokens normalised_cut nystrom_attention prune recursive_cut refine_map
+        relevance residual_shares reverse_probe rollout sampled_paths segment_nearest
+        segment_regions similarity slow_groups strong_edges token_cut
     """,
     "attnchain.nested": """
         ConceptEncoder NestedConfig NestedTokens TrainingSettings concept_mask

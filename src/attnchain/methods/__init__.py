@@ -10,6 +10,8 @@
 * `m2n2` (arXiv 2411.10411): `segment_nearest`, clicks compete by their Markov maps.
 * `massive` (arXiv 2507.16018): massive tokens, and attention without them.
 * `ncut` (Shi and Malik, 2000): `normalised_cut`, a graph halved by an eigenvector.
+* `pruning`: `prune`, patches dropped from a running model by any score; Zero-TPrune's
+  (arXiv 2305.17328) among them.
 * `relevance` (arXiv 2308.10240, base 2103.15679): what a score owes to each token;
   `rollout`; two streams.
 * `reverse_probing` (arXiv 2209.03268): `reverse_probe`, bits that labels tell about
@@ -49,6 +51,17 @@ from attnchain.methods.iseg import entropy_reduced, refine_map
 from attnchain.methods.m2n2 import segment_nearest
 from attnchain.methods.massive import massive_tokens
 from attnchain.methods.ncut import normalised_cut, similarity
+from attnchain.methods.pruning import (
+    AbstractTokenScore,
+    ClassRowScore,
+    ColumnSumScore,
+    LayerReading,
+    PrunedTokens,
+    RandomScore,
+    TokenRankScore,
+    ZeroTPruneScore,
+    prune,
+)
 from attnchain.methods.relevance import (
     CrossRelevance,
     Relevance,
@@ -67,20 +80,28 @@ from attnchain.methods.sec import (
 from attnchain.methods.tokencut import strong_edges, token_cut
 
 __all__ = [
+    "AbstractTokenScore",
     "AbstractWeights",
     "Anchors",
     "BayesianAttention",
+    "ClassRowScore",
+    "ColumnSumScore",
     "CrossRelevance",
     "DirichletWeights",
     "Draws",
     "HardAttention",
     "HardRetrieval",
+    "LayerReading",
     "LogNormalWeights",
+    "PrunedTokens",
+    "RandomScore",
     "RandomTransition",
     "RegionSegmentation",
     "Relevance",
     "ReverseProbe",
+    "TokenRankScore",
     "WeibullWeights",
+    "ZeroTPruneScore",
     "ablate",
     "context_conditioned",
     "cross_relevance",
@@ -98,6 +119,7 @@ __all__ = [
     "massive_tokens",
     "normalised_cut",
     "nystrom_attention",
+    "prune",
     "recursive_cut",
     "refine_map",
     "relevance",
