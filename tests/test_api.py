@@ -54,7 +54,8 @@ NAMES = {
         segment_sets
     """,
     "attnchain.language": """
-        AnswerReading Comparison TextReading WordInPicture compare read_answer read_text
+        AnswerReading Comparison TextReading WordInPicture compare key_scores
+        read_answer read_text token_rank_press
     """,
     "attnchain.folder": """
         ENGINES Item Job Outcome Picture RECORD Sheet contact_sheet find_pictures

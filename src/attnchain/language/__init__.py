@@ -5,9 +5,11 @@ TextReading: its tokens, heads, ranks, bounces, groups and sinks.
 compare, Comparison: two models on one text.
 read_answer: a vision-language model's run; gives an `AnswerReading`, whose `where`
     gives a `WordInPicture`.
+token_rank_press, key_scores: which keys and values of a cache kvpress keeps.
 """
 
 from attnchain.language.answer_reading import AnswerReading, read_answer
+from attnchain.language.cache_press import key_scores, token_rank_press
 from attnchain.language.comparing import Comparison, compare
 from attnchain.language.read_text import read_text
 from attnchain.language.text_reading import TextReading
@@ -19,6 +21,8 @@ __all__ = [
     "TextReading",
     "WordInPicture",
     "compare",
+    "key_scores",
     "read_answer",
     "read_text",
+    "token_rank_press",
 ]
