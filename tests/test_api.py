@@ -38,8 +38,8 @@ NAMES = {
         load_capture picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
-        LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS layer_stack load of_kind
-        origin read_picture to_rgb
+        Frame LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS layer_stack load
+        of_kind origin read_frames read_picture to_rgb
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank
@@ -47,11 +47,11 @@ NAMES = {
         stable_rank
     """,
     "attnchain.vision": """
-        ClickSegmentation Clicks DEFAULT_LAYERS EXPORTS ObjectSegmentation
-        PictureAttention PictureRank PictureSegmentation Prompt Segmentation
-        SetSegmentation check_exports check_options object_mask rank_patches
-        read_attention segment segment_object segment_point segment_prompt
-        segment_sets
+        ClickSegmentation Clicks DEFAULT_LAYERS EXPORTS FrameSegmentation
+        ObjectSegmentation PictureAttention PictureRank PictureSegmentation Prompt
+        Segmentation SetSegmentation Track begin_track check_exports check_options
+        object_mask rank_patches read_attention segment segment_object segment_point
+        segment_prompt segment_sets segment_video
     """,
     "attnchain.language": """
         AnswerReading Comparison TextReading WordInPicture compare key_scores

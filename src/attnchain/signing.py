@@ -17,7 +17,7 @@ _AFTER_HEADER = 33
 _PATTERN = re.compile(rb"attnchain of:([0-9a-f]{16}) sha256:([0-9a-f]{64})")
 _CHUNK = re.compile(rb"....tEXtSoftware\0" + _PATTERN.pattern + rb"....", re.DOTALL)
 
-KINDS = (".png", ".json", ".html", ".md")
+KINDS = (".png", ".gif", ".json", ".html", ".md")
 """Files that can be signed; others are not replaced."""
 UNSIGNED = f"attnchain of:{'0' * 16} sha256:{'0' * 64}"
 """What stands where the signature will be; of the same length."""

@@ -14,13 +14,18 @@ from attnchain.cli.segment import segment
 from attnchain.cli.serve import serve
 from attnchain.cli.sheet import sheet
 from attnchain.cli.text import text
+from attnchain.cli.video import video
 
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Read a transformer's attention as a Markov chain.",
 )
-for command in (segment, rank, heads, page, serve, text, evaluate, score, sheet):
+COMMANDS = (
+    *(segment, video, rank, heads, page, serve, text),
+    *(evaluate, score, sheet),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

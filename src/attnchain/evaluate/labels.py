@@ -178,6 +178,16 @@ def trimap(picture: LabelPicture) -> Labels:
     return plain
 
 
+def numbered_objects(picture: LabelPicture) -> Labels:
+    """Objects by number, 0 for the rest; or one bright object. 255 beside is rest."""
+    values = picture.values
+    seen = [value for value in np.unique(values).tolist() if value != 255]
+    numbered = values.ndim == 2 and len(seen) > 1 and seen == [*range(len(seen))]
+    if not numbered or (255 in values and not picture.indexed):
+        return np.maximum(bright_object(picture), 0)
+    return np.where(values == 255, 0, values)
+
+
 def not_black(picture: LabelPicture) -> Labels:
     """All that is not black is the object."""
     values = picture.brightness

@@ -7,9 +7,11 @@ LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
 LoadedSpeech: for sound, likewise.
 layer_stack: the layers of a transformer.
+read_frames: a video file, or a folder of its frames, one by one.
 read_picture: a picture file as RGB, upright, or one clear line of error.
 """
 
+from attnchain.models.frames import Frame, read_frames
 from attnchain.models.loaded import LoadedModel, layer_stack
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
@@ -18,6 +20,7 @@ from attnchain.models.pictures import PICTURE_ENDINGS, read_picture, to_rgb
 
 __all__ = [
     "PICTURE_ENDINGS",
+    "Frame",
     "LoadedModel",
     "LoadedSpeech",
     "LoadedText",
@@ -25,6 +28,7 @@ __all__ = [
     "load",
     "of_kind",
     "origin",
+    "read_frames",
     "read_picture",
     "to_rgb",
 ]

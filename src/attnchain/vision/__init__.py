@@ -3,7 +3,8 @@
 `read_attention` reads a picture's chains. Each question to them is a function:
 `segment_sets` cuts the picture into metastable sets, `segment_point` takes the object
 under a point, `segment_object` the main one, `Clicks` what one's marks say;
-`rank_patches` says which patches matter. `segment` reads and asks in one call. Every
+`rank_patches` says which patches matter. `segment_video` follows what it finds in the
+first frame through the others. `segment` reads and asks in one call. Every
 answer is a `Segmentation`.
 """
 
@@ -21,12 +22,19 @@ from attnchain.vision.segmentation import (
 )
 from attnchain.vision.segments import DEFAULT_LAYERS, check_options, segment
 from attnchain.vision.sets import SetSegmentation, segment_sets
+from attnchain.vision.tracking import (
+    FrameSegmentation,
+    Track,
+    begin_track,
+    segment_video,
+)
 
 __all__ = [
     "DEFAULT_LAYERS",
     "EXPORTS",
     "ClickSegmentation",
     "Clicks",
+    "FrameSegmentation",
     "ObjectSegmentation",
     "PictureAttention",
     "PictureRank",
@@ -34,6 +42,8 @@ __all__ = [
     "Prompt",
     "Segmentation",
     "SetSegmentation",
+    "Track",
+    "begin_track",
     "check_exports",
     "check_options",
     "object_mask",
@@ -44,4 +54,5 @@ __all__ = [
     "segment_point",
     "segment_prompt",
     "segment_sets",
+    "segment_video",
 ]

@@ -28,7 +28,7 @@ from attnchain.operators import (
 from attnchain.plot import save_figure
 from attnchain.ranking import TokenRank, token_rank
 from attnchain.vision.contents import nothing_in
-from attnchain.vision.states import watched_state
+from attnchain.vision.states import patch_states, watched_state
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -166,7 +166,7 @@ def read_attention(
             over the tokens of the picture.
     """
     check_number(size, "size")
-    _check_size(size, model)
+    check_size(size, model)
     layers = None if layers is None else _numbers(layers)
     pixels = model.pixels(picture, size=size)
     grid = model.grid(pixels)
@@ -188,7 +188,7 @@ def read_attention(
         model_name=model.name,
         model_note=model.note,
         removed=grid.n_tokens - grid.n_patches,
-        features=_patch_states(states, grid),
+        features=patch_states(states, grid),
     )
 
 
@@ -200,8 +200,16 @@ def _numbers(layers: Sequence[int]) -> tuple[int, ...]:
         raise ArgumentError(message) from error
 
 
-def _check_size(size: int, model: "LoadedModel") -> None:
-    """Before anything is resized: a large picture would fill the memory at once."""
+def check_size(size: int, model: "LoadedModel") -> None:
+    """Before anything is resized: a large picture would fill the memory at once.
+
+    Args:
+        size: Longer side of the picture, in pixels.
+        model: The model that will read it.
+
+    Raises:
+        GridError: It makes more patches than are read.
+    """
     count = (size // model.patch_size) ** 2
     if count > MOST_PATCHES:
         message = (
@@ -267,13 +275,3 @@ def _class_row(chain: AttentionTransition, grid: TokenGrid) -> Float[Tensor, "he
     scale = chain.q.shape[-1] ** -0.5 if chain.scale is None else chain.scale
     first = chain.q[:, :1].float() * scale
     return (first @ chain.k[:, grid.patches].float().mT).softmax(-1)[:, 0]
-
-
-def _patch_states(
-    states: Sequence[Tensor], grid: TokenGrid
-) -> Float[Tensor, "n width"] | None:
-    """The states of the patches; None where they are not laid out as tokens."""
-    for state in states:
-        if state.ndim == 3 and state.shape[:2] == (1, grid.n_tokens):
-            return state[0, grid.patches].detach().float()
-    return None

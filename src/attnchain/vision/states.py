@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from attnchain.capturing import TokenGrid
 from attnchain.errors import UnsupportedModelError
 from attnchain.models import layer_stack
 
@@ -39,6 +41,21 @@ def watched_state(
         yield states
     finally:
         hook.remove()
+
+
+def patch_states(
+    states: Sequence[Tensor], grid: TokenGrid
+) -> Float[Tensor, "n width"] | None:
+    """The states of the patches; None where they are not laid out as tokens.
+
+    Args:
+        states: What `watched_state` collected.
+        grid: Layout of the model's tokens.
+    """
+    for state in states:
+        if state.ndim == 3 and state.shape[:2] == (1, grid.n_tokens):
+            return state[0, grid.patches].detach().float()
+    return None
 
 
 def _last_of(model: nn.Module, layers: Sequence[int] | None) -> nn.Module | None:
