@@ -50,8 +50,8 @@ NAMES = {
         ClickSegmentation Clicks DEFAULT_LAYERS EXPORTS FrameSegmentation
         ObjectSegmentation PictureAttention PictureRank PictureSegmentation Prompt
         Segmentation SetSegmentation Track begin_track check_exports check_options
-        object_mask rank_patches read_attention segment segment_object segment_point
-        segment_prompt segment_sets segment_video
+        cutout object_mask polygons rank_patches read_attention segment segment_object
+        segment_point segment_prompt segment_sets segment_video
     """,
     "attnchain.language": """
         AnswerReading Comparison TextReading WordInPicture compare key_scores

@@ -10,7 +10,7 @@ import pytest
 
 from attnchain.errors import ImageError, OutputError
 from attnchain.page.jobs import Worker
-from attnchain.page.serving import KEPT_PAGES, page_server
+from attnchain.page.serving import KEPT_PAGES, Kept, page_server
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def test_a_dropped_picture_becomes_a_page(server, picture):
 
 
 def test_only_the_newest_pages_are_kept(server, picture):
-    words = [server.keep(str(i)) for i in range(KEPT_PAGES + 1)]
+    kept = [Kept(None, str(i).encode()) for i in range(KEPT_PAGES + 1)]
+    words = [server.keep(each) for each in kept]
     assert ask(server, "GET", f"/pages/{words[0]}")[0] == 404
     assert ask(server, "GET", f"/pages/{words[-1]}")[1] == str(KEPT_PAGES).encode()
 

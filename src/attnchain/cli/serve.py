@@ -38,7 +38,7 @@ def serve(
                 code = 0 if stop.code == _INTERRUPTED else stop.code
     if code == 0:
         typer.echo("stopped")
-    if server.worker.busy:
+    if server.busy:
         # Python would trip over a thread in the middle of a product.
         sys.stdout.flush()
         os._exit(int(code or 0))

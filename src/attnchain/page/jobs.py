@@ -1,51 +1,46 @@
-"""One worker and its queue: pictures become pages one after the other."""
+"""One worker and its queue: what is asked is done one after the other."""
 
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
-from typing import NamedTuple
-
-MakePage = Callable[[Path, str], str]
-"""From a picture file and its title to the text of a page."""
+from typing import Any, NamedTuple
 
 
 class Job(NamedTuple):
-    """A picture waiting for its page."""
+    """What waits for its turn."""
 
-    picture: Path
-    title: str
-    page: Future[str]
+    given: tuple[Any, ...]
+    result: Future[Any]
 
 
 class Worker:
-    """Makes one page at a time, in order of arrival.
+    """Does one thing at a time, in order of arrival.
 
     Args:
-        make_page: Runs in the worker's thread.
-        waiting: Most pictures that may wait.
+        make: Runs in the worker's thread, with what was submitted.
+        waiting: Most jobs that may wait.
     """
 
-    def __init__(self, make_page: MakePage, *, waiting: int = 4) -> None:
-        self._make_page = make_page
+    def __init__(self, make: Callable[..., Any], *, waiting: int = 4) -> None:
+        self._make = make
         self._jobs: queue.Queue[Job | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def submit(self, picture: Path, title: str) -> Future[str]:
-        """Queues a picture.
+    def submit(self, *given: Any) -> Future[Any]:
+        """Queues a job.
 
         Raises:
             queue.Full: Too many are waiting.
         """
-        job = Job(picture, title, Future())
+        job = Job(given, Future())
         self._jobs.put_nowait(job)
-        return job.page
+        return job.result
 
     @property
     def busy(self) -> bool:
-        """Whether its thread still works on a page."""
+        """Whether its thread still works."""
         return self._thread.is_alive()
 
     def stop(self, *, patience: float) -> None:
@@ -56,15 +51,15 @@ class Worker:
             except queue.Empty:
                 break
             if job is not None:
-                job.page.cancel()
+                job.result.cancel()
         self._jobs.put(None)
         self._thread.join(patience)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if not job.page.set_running_or_notify_cancel():
+            if not job.result.set_running_or_notify_cancel():
                 continue
             try:
-                job.page.set_result(self._make_page(job.picture, job.title))
+                job.result.set_result(self._make(*job.given))
             except Exception as error:  # noqa: BLE001  (handed to the one who waits)
-                job.page.set_exception(error)
+                job.result.set_exception(error)

@@ -9,9 +9,11 @@ import sys
 import tempfile
 import urllib.parse
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +23,8 @@ from typing import Any
 from attnchain.errors import ChainError, OutputError, memory_ran_out
 from attnchain.models import LoadedModel, read_picture
 from attnchain.page.collecting import collect
-from attnchain.page.jobs import MakePage, Worker
+from attnchain.page.cutting import Cutting
+from attnchain.page.jobs import Worker
 from attnchain.page.writing import asset, head_element, page_html, script_elements
 
 ADDRESS = "127.0.0.1"
@@ -31,6 +34,9 @@ MAX_PIXELS = 50_000_000
 KEPT_PAGES = 3
 HTTP_PORT = 80
 _MOST_DIGITS = 15
+_MOST_MARKS = 100_000
+"""Bytes of a list of marks."""
+_GONE = "no such page: only the last few are kept, drop the picture again"
 SILENCE = 30.0
 """Seconds an upload may pause before the connection is closed."""
 
@@ -56,6 +62,19 @@ def claim_port(port: int) -> socket.socket:
     return held
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A picture in the server's memory.
+
+    Attributes:
+        cutting: Where its object is marked.
+        page: Of its chains, where they were asked for.
+    """
+
+    cutting: Cutting
+    page: bytes | None = None
+
+
 @contextmanager
 def page_server(
     model: LoadedModel,
@@ -63,7 +82,7 @@ def page_server(
     port: int | socket.socket = 0,
     max_upload: int = MAX_UPLOAD,
 ) -> Iterator["PageServer"]:
-    """A server on 127.0.0.1 that makes a page of every picture dropped on it.
+    """A server on 127.0.0.1 for pictures dropped on its page: objects and chains.
 
     Pictures are checked as by `attnchain.models.read_picture`. They are kept in a
     temporary folder while they are worked on; the last three pages stay in memory.
@@ -82,23 +101,17 @@ def page_server(
     Raises:
         OutputError: The port cannot be used.
     """
-
-    def make_page(picture: Path, title: str) -> str:
-        shown = read_picture(picture, max_pixels=MAX_PIXELS)
-        data = collect(model, shown, title=title)
-        return page_html(data, served=True)
-
     with tempfile.TemporaryDirectory(
         prefix="attnchain-", ignore_cleanup_errors=True
     ) as folder:
-        start = start_page(model.name, model.note, max_upload)
         held = claim_port(port) if isinstance(port, int) else port
-        server = PageServer(held, make_page, Path(folder), start, max_upload)
+        server = PageServer(held, model, Path(folder), max_upload)
         try:
             yield server
         finally:
             server.server_close()
-            server.worker.stop(patience=2)
+            for worker in (server.worker, server.marker):
+                worker.stop(patience=2)
 
 
 def start_page(model: str, note: str, max_upload: int) -> str:
@@ -124,22 +137,35 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self,
-        held: socket.socket,
-        make_page: MakePage,
-        folder: Path,
-        start: str,
-        max_upload: int,
+        self, held: socket.socket, model: LoadedModel, folder: Path, max_upload: int
     ) -> None:
         super().__init__(held.getsockname(), PageHandler, bind_and_activate=False)
         self.socket.close()
         self.socket = held
         self.server_name, self.server_port = held.getsockname()
-        self.worker = Worker(make_page)
+        self.model = model
+        self.worker = Worker(self.make_page)
+        self.marker = Worker(_done)
         self.folder = folder
-        self.start = start.encode()
+        self.start = start_page(model.name, model.note, max_upload).encode()
         self.max_upload = max_upload
-        self.pages: OrderedDict[str, bytes] = OrderedDict()
+        self.pages: OrderedDict[str, Kept] = OrderedDict()
+
+    def make_object(self, picture: Path, title: str) -> Kept:
+        """A picture whose object can be marked."""
+        shown = read_picture(picture, max_pixels=MAX_PIXELS)
+        return Kept(Cutting(title, shown, self.model))
+
+    def make_page(self, picture: Path, title: str) -> Kept:
+        """The same, with the page of its chains."""
+        kept = self.make_object(picture, title)
+        data = collect(self.model, kept.cutting.picture, title=title)
+        return Kept(kept.cutting, page_html(data, served=True).encode())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is in the middle of its work."""
+        return self.worker.busy or self.marker.busy
 
     @property
     def url(self) -> str:
@@ -153,17 +179,21 @@ class PageServer(ThreadingHTTPServer):
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
-    def keep(self, page: str) -> str:
-        """Keeps a page under a new random word, and drops the oldest beyond three."""
+    def keep(self, kept: Kept) -> str:
+        """Keeps a picture under a new random word; drops the oldest beyond three."""
         word = secrets.token_urlsafe(16)
-        self.pages[word] = page.encode()
+        self.pages[word] = kept
         while len(self.pages) > KEPT_PAGES:
             self.pages.popitem(last=False)
         return word
 
 
+def _done(task: Callable[[], Any]) -> Any:
+    return task()
+
+
 class PageHandler(BaseHTTPRequestHandler):
-    """One request: the start page, a finished page, or a picture to work on."""
+    """One request: a page, a picture to work on, or marks in one."""
 
     server: PageServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = SILENCE
@@ -172,58 +202,89 @@ class PageHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the start page, or a page by its word."""
-        page = self.server.start
-        if self.path != "/":
-            page = self.server.pages.get(self.path.removeprefix("/pages/"))
         if not self._from_here():
             self._refuse(HTTPStatus.FORBIDDEN, "ask for this page by its own address")
-        elif page is None:
-            self._refuse(
-                HTTPStatus.NOT_FOUND,
-                "no such page: only the last few are kept, drop the picture again",
-            )
+        elif (page := self._page()) is None:
+            self._refuse(HTTPStatus.NOT_FOUND, _GONE)
         else:
             self._answer(HTTPStatus.OK, "text/html; charset=utf-8", page)
 
     def do_POST(self) -> None:
-        """Make a page of the picture in the request."""
+        """Take a picture, or answer marks in one."""
         if not self._from_here():
             self._refuse(HTTPStatus.FORBIDDEN, "pictures are taken from this page only")
-        elif self.path != "/pictures":
-            self._refuse(HTTPStatus.NOT_FOUND, "pictures go to /pictures")
-        elif (length := self._length()) is not None:
-            content = self.rfile.read(length)
-            if len(content) < length:
-                self._refuse(HTTPStatus.BAD_REQUEST, "the picture was cut short")
-            else:
-                self._make_page(content)
+        elif self.path in {"/pictures", "/objects"}:
+            if (content := self._content(self.server.max_upload)) is not None:
+                self._take(content)
+        elif (kept := self._kept("/objects/")) is not None:
+            if (content := self._content(_MOST_MARKS)) is not None:
+                self._mark(lambda: kept.cutting.mask(content))
+        elif (kept := self._kept("/cutouts/")) is not None:
+            if (content := self._content(_MOST_MARKS)) is not None:
+                self._mark(lambda: kept.cutting.cutout(content))
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, f"nothing is taken here; {_GONE}")
 
-    def _make_page(self, content: bytes) -> None:
+    def _page(self) -> bytes | None:
+        """The page of this path."""
+        if self.path == "/":
+            return self.server.start
+        if (kept := self._kept("/objects/")) is not None:
+            return kept.cutting.html.encode()
+        kept = self._kept("/pages/")
+        return kept and kept.page
+
+    def _kept(self, place: str) -> Kept | None:
+        """The picture whose word follows a place."""
+        if not self.path.startswith(place):
+            return None
+        return self.server.pages.get(self.path.removeprefix(place))
+
+    def _take(self, content: bytes) -> None:
         title = urllib.parse.unquote(self.headers.get("X-Picture-Name", ""))[:120]
         title = title or "picture"
-        picture = self.server.folder / secrets.token_hex(16)
-        page, status, refusal = None, HTTPStatus.SERVICE_UNAVAILABLE, ""
+        server, picture = self.server, self.server.folder / secrets.token_hex(16)
+
+        def made() -> Kept:
+            try:
+                server.folder.mkdir(exist_ok=True)  # others clean temporary folders
+                picture.write_bytes(content)
+                if self.path == "/pictures":
+                    return server.worker.submit(picture, title).result()
+                task = partial(server.make_object, picture, title)
+                return server.marker.submit(task).result()
+            finally:
+                with suppress(OSError):
+                    picture.unlink(missing_ok=True)
+
+        kept = self._result(made, {str(picture): title})
+        if kept is not None:
+            place = "objects" if kept.page is None else "pages"
+            word = server.keep(kept)
+            self._json(HTTPStatus.CREATED, {"page": f"/{place}/{word}"})
+
+    def _mark(self, task: Callable[[], dict[str, Any]]) -> None:
+        found = self._result(lambda: self.server.marker.submit(task).result(), {})
+        if found is not None:
+            self._json(HTTPStatus.OK, found)
+
+    def _result(self, work: Callable[[], Any], hidden: dict[str, str]) -> Any | None:
+        """What a worker made; None after saying why there is nothing."""
+        status = HTTPStatus.SERVICE_UNAVAILABLE
         try:
-            self.server.folder.mkdir(exist_ok=True)  # others clean temporary folders
-            picture.write_bytes(content)
-            page = self.server.worker.submit(picture, title).result()
+            return work()
         except queue.Full:
             refusal = "too many pictures are waiting; try again in a minute"
         except CancelledError:
             refusal = "the server is stopping"
         except ChainError as error:
-            status = HTTPStatus.UNPROCESSABLE_ENTITY
-            refusal = str(error).replace(str(picture), title)
+            status, refusal = HTTPStatus.UNPROCESSABLE_ENTITY, str(error)
+            for name, shown in hidden.items():
+                refusal = refusal.replace(name, shown)
         except Exception as error:  # noqa: BLE001  (every request is answered)
             status, refusal = _unforeseen(error)
-        finally:
-            with suppress(OSError):
-                picture.unlink(missing_ok=True)
-        if page is None:
-            self._refuse(status, refusal)
-        else:
-            word = self.server.keep(page)
-            self._json(HTTPStatus.CREATED, {"page": f"/pages/{word}"})
+        self._refuse(status, refusal)
+        return None
 
     def _from_here(self) -> bool:
         """Whether host and origin are ours: no other site, no borrowed name."""
@@ -235,17 +296,28 @@ class PageHandler(BaseHTTPRequestHandler):
         own = origin is None or origin in {f"http://{host}" for host in hosts}
         return own and self.headers.get("Host") in hosts
 
-    def _length(self) -> int | None:
-        """Size of the picture, or None after refusing it."""
+    def _content(self, most: int) -> bytes | None:
+        """What was sent, or None after refusing it."""
+        length = self._length(most)
+        if length is None:
+            return None
+        content = self.rfile.read(length)
+        if len(content) < length:
+            self._refuse(HTTPStatus.BAD_REQUEST, "the picture was cut short")
+            return None
+        return content
+
+    def _length(self, most: int) -> int | None:
+        """Size of what is sent, or None after refusing it."""
         given = self.headers.get("Content-Length", "")
         if not given.isascii() or not given.isdigit() or not given.strip("0"):
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "send one picture with its length")
             return None
         length = int(given[:_MOST_DIGITS])
-        if length > self.server.max_upload or len(given) > _MOST_DIGITS:
+        if length > most or len(given) > _MOST_DIGITS:
             message = (
                 f"the picture has {length / 1e6:.1f} MB, at most "
-                f"{self.server.max_upload / 1e6:g} MB are taken; make it smaller"
+                f"{most / 1e6:g} MB are taken; make it smaller"
             )
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
             return None
@@ -255,7 +327,7 @@ class PageHandler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._json(status, {"error": message})
 
-    def _json(self, status: HTTPStatus, value: dict[str, str]) -> None:
+    def _json(self, status: HTTPStatus, value: dict[str, Any]) -> None:
         self._answer(status, "application/json", json.dumps(value).encode())
 
     def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:

@@ -10,7 +10,7 @@ answer is a `Segmentation`.
 
 from attnchain.vision.borders import object_mask
 from attnchain.vision.clicks import Clicks, ClickSegmentation
-from attnchain.vision.exports import EXPORTS, check_exports
+from attnchain.vision.exports import EXPORTS, check_exports, cutout, polygons
 from attnchain.vision.marks import Prompt, segment_prompt
 from attnchain.vision.objects import segment_object, segment_point
 from attnchain.vision.picture_attention import PictureAttention, read_attention
@@ -46,7 +46,9 @@ __all__ = [
     "begin_track",
     "check_exports",
     "check_options",
+    "cutout",
     "object_mask",
+    "polygons",
     "rank_patches",
     "read_attention",
     "segment",

@@ -14,6 +14,8 @@ from attnchain.optional import require
 from attnchain.plot import save_figure, save_labels, save_map, tinted
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from attnchain.vision.segmentation import Segmentation
 
 Ring = list[tuple[float, float]]
@@ -64,6 +66,32 @@ def polygons(mask: Bool[Tensor, "height width"]) -> list[list[Ring]]:
         for corners, starts in zip(points, offsets, strict=True)
         if corners is not None and starts is not None
     ]
+
+
+def cutout(result: "Segmentation") -> "Image":
+    """The picture where there is an object, transparent where there is none.
+
+    Args:
+        result: The object and the rest of a picture.
+
+    Returns:
+        A Pillow picture of mode RGBA.
+
+    Raises:
+        ArgumentError: Segments share the whole picture, or it is not known.
+    """
+    from PIL import Image
+
+    if REST not in result.names or result.picture is None:
+        message = (
+            f"the file 'cutout' goes with one object, but the answer has "
+            f"{result.title}: ask for the main object, points or a box, or leave it out"
+        )
+        raise ArgumentError(message)
+    kept = (result.labels != result.names.index(REST)).cpu().numpy()
+    picture = result.picture.convert("RGB")
+    picture.putalpha(Image.fromarray(kept.astype(np.uint8) * 255))
+    return picture
 
 
 def coco(result: "Segmentation", *, image_id: int, file_name: str) -> dict[str, Any]:
@@ -142,18 +170,7 @@ def _map(result: "Segmentation", outputs: Outputs) -> None:
 
 
 def _cutout(result: "Segmentation", outputs: Outputs) -> None:
-    from PIL import Image
-
-    if REST not in result.names or result.picture is None:
-        message = (
-            f"the file 'cutout' goes with one object, but the answer has "
-            f"{result.title}: ask for the main object, points or a box, or leave it out"
-        )
-        raise ArgumentError(message)
-    kept = (result.labels != result.names.index(REST)).cpu().numpy()
-    picture = result.picture.convert("RGB")
-    picture.putalpha(Image.fromarray(kept.astype(np.uint8) * 255))
-    picture.save(outputs.path("-cutout.png"))
+    cutout(result).save(outputs.path("-cutout.png"))
 
 
 def _overlay(result: "Segmentation", outputs: Outputs) -> None:

@@ -4,13 +4,28 @@
 const zone = document.getElementById("drop");
 const chooser = document.getElementById("file");
 const said = document.getElementById("dropped");
+const ways = { "/pictures": "about half a minute", "/objects": "a moment" };
+
+/** What is made of a picture: as chosen on the start page, or what this page is. */
+function wanted() {
+  const chosen = document.querySelector('input[name="wanted"]:checked');
+  if (chosen) return chosen.value;
+  return window.location.pathname.startsWith("/objects/") ? "/objects" : "/pictures";
+}
+
+const cut = document.getElementById("cut");
+if (cut) {
+  cut.href = window.location.pathname.replace("/pages/", "/objects/");
+  cut.hidden = !window.location.pathname.startsWith("/pages/");
+}
 
 async function send(file) {
   if (!file || chooser.disabled) return;
   chooser.disabled = true;
-  said.textContent = `Reading the attention over ${file.name}. This takes about half a minute.`;
+  const way = wanted();
+  said.textContent = `Reading ${file.name}. This takes ${ways[way]}.`;
   try {
-    const answer = await fetch("/pictures", {
+    const answer = await fetch(way, {
       method: "POST",
       body: file,
       headers: { "X-Picture-Name": encodeURIComponent(file.name) },
