@@ -54,8 +54,9 @@ NAMES = {
         segment_point segment_prompt segment_sets segment_video
     """,
     "attnchain.language": """
-        AnswerReading Comparison TextReading WordInPicture compare key_scores
-        read_answer read_text token_rank_press
+        AnswerReading Comparison RequestAttention ServedAttention TextReading
+        WordInPicture compare key_scores read_answer read_text serve_attention
+        token_rank_press
     """,
     "attnchain.folder": """
         ENGINES Item Job Outcome Picture RECORD Sheet contact_sheet find_pictures

@@ -5,9 +5,10 @@ kv_cache.md beside itself. Texts are entries of Python's own language reference
 (`pydoc_data.topics`), the first PREFIX tokens of each read whole; then every key head
 keeps a share of their keys and values, and the next TOKENS are scored. What is dropped
 is masked for later queries only, which is what evicting it after prefill does;
-positions stay. Scores are made of attention inside the prefix, averaged over the query
-heads that share a key head (TOVA: over all heads of the layer). No method was tuned on
-these texts or others. What kv_cache.json holds already is not computed again.
+positions stay. The prefix is read once. Scores are made of attention inside the prefix,
+averaged over the query heads that share a key head (TOVA: over all heads of the layer).
+No method was tuned on these texts or others. What kv_cache.json holds already is not
+computed again.
 """
 
 import argparse
@@ -19,12 +20,14 @@ from pydoc_data.topics import topics
 import numpy as np
 import torch
 from scipy.stats import t as student
+from torch.nn.functional import cross_entropy, pad
+from transformers import DynamicCache
 
 from attnchain.capturing import capture, replaced_attention
 from attnchain.models import load
 from attnchain.ranking import token_rank
 
-PREFIX, TOKENS, FIRST, WINDOW = 192, 64, 4, 32
+PREFIX, TOKENS, FIRST, WINDOW, SNAP = 192, 64, 4, 32, 8
 KEEPS = (0.5, 0.25, 0.1)
 DEPTHS = {"all": range(30), "0-9": range(10), "10-19": range(10, 20)}
 DEPTHS["20-29"] = range(20, 30)
@@ -43,13 +46,13 @@ def scores(records, generator):
         for record in records
     ]
     rank = torch.stack(ranks).view(layers, 3, count // 3, n - 1).mean(2)
-    rank = torch.nn.functional.pad(rank, (1, 0))
+    rank = pad(rank, (1, 0))
     noise = torch.rand(sums.shape, generator=generator, dtype=torch.float64)
     keys = torch.stack([record.k[0] for record in records]).double().norm(dim=-1)
     keys = keys[:, :: count // 3] if keys.shape[1] == count else keys
     recent = torch.arange(n).double().expand_as(sums)
-    window = grouped[..., -WINDOW:, :].sum(-2).mean(2)
-    pooled = torch.nn.functional.avg_pool1d(window[..., :-WINDOW], 5, 1, 2)
+    window, snap = (grouped[..., -w:, :].sum(-2).mean(2) for w in (WINDOW, SNAP))
+    pooled = torch.nn.functional.avg_pool1d(snap[..., :-SNAP], 5, 1, 2)
     last = heads[:, :, -1].mean(1, keepdim=True).expand_as(sums)
     plain = {"random": noise, "column sum": sums, "TokenRank": rank}
     more = {
@@ -57,8 +60,8 @@ def scores(records, generator):
         "mean received": sums / torch.arange(n, 0, -1),
         f"last {WINDOW} queries": window,
         "small key norm": -keys,
-        "SnapKV": torch.nn.functional.pad(pooled, (0, WINDOW), value=torch.inf),
-        "TOVA": torch.nn.functional.pad(last[..., :-1], (0, 1), value=torch.inf),
+        f"SnapKV, {SNAP} queries": pad(pooled, (0, SNAP), value=torch.inf),
+        "TOVA": pad(last[..., :-1], (0, 1), value=torch.inf),
     }
     first = recent < FIRST
     kept = {
@@ -68,25 +71,33 @@ def scores(records, generator):
     return {"random": noise, "column sum": sums} | kept
 
 
-def loss(model, ids, masks):
+def loss(model, ids, masks, prefix):
     """Nats of each of the last TOKENS, with keys of the prefix masked by layer."""
     calls = iter(range(len(masks)))
+    after = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()
 
     def attend(query, key, value, scale=None, **_):
-        seen = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
-        seen = seen.repeat(query.shape[1], 1, 1)
         group = query.shape[1] // 3
         kept = masks[next(calls)].repeat_interleave(group, 0)
-        seen[:, PREFIX:, :PREFIX] &= kept[:, None]
+        seen = torch.cat(
+            [
+                part.expand(query.shape[1], TOKENS, -1)
+                for part in (kept[:, None], after)
+            ],
+            -1,
+        )
         if key.shape[1] != query.shape[1]:
             key, value = (x.repeat_interleave(group, 1) for x in (key, value))
         return torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=seen[None], scale=scale
         )
 
+    cache = prefix.past_key_values
     with torch.no_grad(), replaced_attention(model, attend):
-        logits = model(input_ids=ids, use_cache=False).logits[0, PREFIX - 1 : -1]
-    return torch.nn.functional.cross_entropy(logits, ids[0, PREFIX:]).item()
+        later = model(input_ids=ids[:, PREFIX:], past_key_values=cache).logits[0, :-1]
+    cache.crop(-TOKENS)
+    logits = torch.cat([prefix.logits[0, -1:], later])
+    return cross_entropy(logits, ids[0, PREFIX:]).item()
 
 
 def masks_of(score, keep, layers):
@@ -100,8 +111,9 @@ def masks_of(score, keep, layers):
 
 def of_text(model, ids, generator, losses):
     """Adds the loss by method, share and depth, and with the whole cache."""
+    cache = DynamicCache(config=model.config)
     with torch.no_grad(), capture(model) as attention:
-        model(input_ids=ids[:, :PREFIX], use_cache=False)
+        prefix = model(input_ids=ids[:, :PREFIX], past_key_values=cache)
     found = scores(attention.records, generator)
     whole = torch.ones_like(found["random"], dtype=torch.bool)
     masks = {"whole cache": lambda: whole}
@@ -115,7 +127,9 @@ def of_text(model, ids, generator, losses):
             )
     for key, make in masks.items():
         if key not in losses:
-            losses[key] = loss(model, ids, make())
+            losses[key] = loss(model, ids, make(), prefix)
+    whole_again = loss(model, ids, whole, prefix)
+    assert abs(losses["whole cache"] - whole_again) < 1e-3, (losses, whole_again)
     return losses
 
 
