@@ -39,7 +39,7 @@ NAMES = {
     """,
     "attnchain.models": """
         Frame LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS layer_stack load
-        of_kind origin read_frames read_picture to_rgb
+        of_kind origin read_frames read_picture to_rgb weights_digest
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank
@@ -60,7 +60,7 @@ NAMES = {
     """,
     "attnchain.folder": """
         ENGINES Item Job Outcome Picture RECORD Sheet contact_sheet find_pictures
-        match_marks merged_coco plan read_marks run
+        match_marks merged_coco orphans plan read_marks run
     """,
     "attnchain.text": """
         TextAttention WordSegmentation read_diffusion segment_words text_attention

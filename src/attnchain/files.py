@@ -130,6 +130,12 @@ class Outputs:
         """All files the result may write."""
         return self._named(self.stem)
 
+    def withdraw(self) -> None:
+        """Removes an earlier result on the same source: it no longer holds."""
+        for target in self.targets:
+            if self.source and _mark(target) == source_mark(self.source):
+                target.unlink(missing_ok=True)
+
     def _named(self, stem: str) -> list[Path]:
         return [self.folder / f"{stem}{ending}" for ending in self.endings]
 

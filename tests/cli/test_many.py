@@ -6,6 +6,8 @@ import pytest
 from tests.cli.ended import assert_one_line
 from tests.vision import tiny
 
+from attnchain.folder import contact_sheet
+
 
 @pytest.fixture
 def photos(tmp_path):
@@ -73,6 +75,9 @@ def test_points_repeat_and_a_box_goes_with_them(run, image):
         (["--box", "9,4,5,8"], "left < right"),
         (["--point", "3,4", "--box", "1,1,9,9", "--sets", "3"], "choose one of"),
         (["--save", "labels,mask"], "no file is called 'mask'"),
+        (["--save", "cutout"], "'cutout' goes with an object"),
+        (["--save", "map", "--sets", "3"], "'map' goes with --foreground"),
+        (["--save", "map", "--point", "3,4", "--workers", "2"], "one picture"),
         (["--marks", "m.csv", "--point", "3,4"], "give none beside"),
         (["--marks", "m.csv", "--foreground"], "leave out --foreground"),
         (["--marks", "m.csv"], "cannot be read"),
@@ -101,3 +106,17 @@ def test_a_picture_named_like_a_form_of_another_keeps_its_answer(run, photos):
         *("x.png", "x-coco.png", "attnchain-job.png"),
     }
     assert ended.json("attnchain-job.json")["done"] == 3
+
+
+def test_an_answer_without_its_picture_is_named_by_run_and_sheet(run, photos):
+    run("segment", photos, "--recursive", "--save", "labels")
+    (photos / "a" / "1.png").rename(photos / "a" / "2.png")
+    ended = run("segment", photos, "--recursive", "--save", "labels")
+    assert ended.code == 0, ended.err
+    assert "not there any more" in ended.err
+    (gone,) = ended.json("attnchain-job.json")["gone"]
+    assert gone.endswith("1.json")
+    found = contact_sheet(ended.folder)
+    assert [entry.name for entry in found.entries if entry.gone] == ["a/1"]
+    assert "1 whose picture is not where it was" in found.summary()
+    assert found.html.count("its picture is not where it was") == 1

@@ -142,3 +142,11 @@ def test_options_of_ones_own_data_are_checked(args, says, monkeypatch, capsys):
         main()
     assert stop.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_void_value_that_is_the_object_is_refused(folders):
+    made, truth = folders
+    for name in ("a/1.png", "b.png"):
+        stored(truth / name, HALF * 255)
+    with pytest.raises(DataSetError, match="255 is mostly the object"):
+        score_masks(made, truth, void=255)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from attnchain.errors import ImageError
+from attnchain.errors import ImageError, PictureWarning
 from attnchain.folder import find_pictures
 from attnchain.signing import UNSIGNED, signed
 
@@ -51,3 +51,12 @@ def test_what_names_nothing_is_refused(photos, name, says):
     (photos / "empty").mkdir()
     with pytest.raises(ImageError, match=says):
         find_pictures([photos / name])
+
+
+def test_a_linked_folder_is_named_and_not_looked_into(photos):
+    (photos / "linked").symlink_to(photos / "a", target_is_directory=True)
+    with pytest.warns(PictureWarning, match="linked is a link to a folder"):
+        found = find_pictures([photos], recursive=True)
+    assert len(found) == 4
+    assert len(find_pictures([photos])) == 2
+    assert len(find_pictures([photos / "linked"])) == 1

@@ -16,8 +16,8 @@ from tests.folder.odd_jobs import Losing
 from tests.vision import tiny
 
 from attnchain.errors import ArgumentError, ModelNotFoundError
-from attnchain.folder import Job, find_pictures, plan, run
-from attnchain.models import load, read_picture
+from attnchain.folder import Job, find_pictures, orphans, plan, run
+from attnchain.models import load, read_picture, weights_digest
 from attnchain.vision import Prompt, segment
 
 SETTINGS = {"size": 64}
@@ -226,3 +226,34 @@ def test_processes_end_when_their_parent_is_killed(tmp_path):
         signal.pidfd_send_signal(worker, signal.SIGKILL)
     os.close(worker)
     assert ended
+
+
+def test_a_picture_that_broke_takes_its_earlier_answer_along(job, photos):
+    list(run(job, planned(job, photos)))
+    (photos / "a" / "1.png").write_bytes(b"no picture any more")
+    again = statuses(run(job, planned(job, photos)))
+    assert again == {
+        "a/1.png": "failed",
+        "b/1.png": "kept",
+        "x.png": "kept",
+        "x.bmp": "kept",
+    }
+    assert not list((job.out / "a").iterdir())
+
+
+def test_answers_of_renamed_pictures_are_named(job, photos):
+    items = planned(job, photos)
+    list(run(job, items))
+    assert orphans(job, items) == []
+    (photos / "a" / "1.png").rename(photos / "a" / "2.png")
+    items = planned(job, photos)
+    list(run(job, items))
+    assert orphans(job, items) == [job.out / "a" / "1.json"]
+
+
+def test_other_weights_under_the_same_name_are_another_question(job, photos):
+    list(run(job, planned(job, photos)))
+    (item, *_) = planned(job, photos)
+    weights = weights_digest(load(job.model).model)
+    assert job.kept(item, lambda: weights).status == "kept"
+    assert job.kept(item, lambda: weights[::-1]) is None

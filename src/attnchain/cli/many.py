@@ -62,7 +62,7 @@ def answer_many(
         prompt: Marks that hold for all pictures.
         as_json: Print the record instead of sentences.
     """
-    from attnchain.folder import find_pictures, plan, run
+    from attnchain.folder import find_pictures, orphans, plan, run
 
     clock = Clock()
     pictures = find_pictures(where.paths, recursive=where.recursive)
@@ -84,11 +84,18 @@ def answer_many(
             str(o.item.picture.path): o.reason for o in _failed(outcomes)
         }
         counts = Counter(outcome.status for outcome in outcomes)
+        gone = [str(file) for file in orphans(job, items)]
+        for file in gone:
+            note = (
+                "its picture is not there any more; remove it with the files beside it"
+            )
+            typer.echo(f"attnchain: warning: {file}: {note}", err=True)
         payload = outputs.describe({
             "pictures": len(pictures),
             "done": counts["done"],
             "kept": counts["kept"],
             "failed": failed,
+            "gone": gone,
             "settings": {"model": job.model, **job.settings, **at},
             "answers": [_entry(o) for o in sorted(outcomes, key=_place)],
             "seconds": clock.laps,

@@ -100,9 +100,10 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     question = Question(
         asked, options.parse_prompt(point, not_point, box), _split(save)
     )
-    question.check(marks=marks is not None)
     one = len(images) == 1 and not images[0].is_dir() and not has_magic(str(images[0]))
-    if one and marks is None and workers == 1 and engine == "local":
+    one = one and marks is None and workers == 1 and engine == "local"
+    question.check(marks=marks is not None, one=one)
+    if one:
         _one(Task(images[0], range_, model, out, json_), question)
         return
     from attnchain.cli.many import Where, answer_many
@@ -127,11 +128,12 @@ class Question:
     prompt: "Prompt | None"
     files: tuple[str, ...] | None
 
-    def check(self, *, marks: bool) -> None:
+    def check(self, *, marks: bool, one: bool) -> None:
         """What is wrong is said before anything is read."""
         from attnchain.vision import check_exports, check_options
 
         check_exports(self.files or ())
+        self._check_files(marks=marks, one=one)
         if marks and self.prompt is not None:
             message = "marks say the points and boxes of each picture; give none beside"
             raise typer.BadParameter(message, param_hint="--marks")
@@ -141,6 +143,17 @@ class Question:
         if marks and (asked["foreground"] or asked["sets"] is not None):
             message = "marks ask for an object: leave out --foreground and --sets"
             raise typer.BadParameter(message, param_hint="--marks")
+
+    def _check_files(self, *, marks: bool, one: bool) -> None:
+        """Files that go with an object are refused where none is asked for."""
+        main, prompt = self.asked["foreground"], self.prompt
+        point = one and prompt is not None and prompt.is_point
+        if "map" in (self.files or ()) and not (main or point):
+            message = "'map' goes with --foreground, or one --point in one picture"
+            raise typer.BadParameter(message, param_hint="--save")
+        if "cutout" in (self.files or ()) and not (main or prompt or marks):
+            message = "'cutout' goes with an object: --foreground, points or a box"
+            raise typer.BadParameter(message, param_hint="--save")
 
     @property
     def mark(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def score_masks(predictions: Path, truth: Path, *, void: int | None = None) -> S
         void: Grey value or index in `truth` of pixels that are not scored.
 
     Raises:
-        DataSetError: A folder is missing or empty.
+        DataSetError: A folder is missing or empty, or all objects are void.
         MissingExtraError: torchmetrics is not installed.
     """
     drawn, others = files_in(truth, PICTURE_ENDINGS)
@@ -89,6 +89,13 @@ def score_masks(predictions: Path, truth: Path, *, void: int | None = None) -> S
             continue
         ious[name] = iou(mask == 1, right)
         matrix += confusion((mask == 1).long(), right, count=2)
+    if ious and void is not None and not int(matrix[1].sum()):
+        message = (
+            f"no pixel of an object is left in {truth} beside the void value {void}: "
+            "give the value of pixels that are not scored (255 is mostly the object), "
+            "or leave --void out"
+        )
+        raise DataSetError(message)
     unknown = sorted({*made} - {*drawn} - {f"{name}{OURS}" for name in drawn})
     notes = (
         left_out(others, f"in {truth} with no ending of a picture"),

@@ -7,7 +7,7 @@ what to do with every one, and `run` does it: in this process, in several, or on
 from attnchain.folder.contacts import Sheet, contact_sheet
 from attnchain.folder.engines import ENGINES, run
 from attnchain.folder.finding import Picture, find_pictures
-from attnchain.folder.job import RECORD, Item, Job, Outcome, plan
+from attnchain.folder.job import RECORD, Item, Job, Outcome, orphans, plan
 from attnchain.folder.marking import match_marks, read_marks
 from attnchain.folder.merging import merged_coco
 
@@ -23,6 +23,7 @@ __all__ = [
     "find_pictures",
     "match_marks",
     "merged_coco",
+    "orphans",
     "plan",
     "read_marks",
     "run",

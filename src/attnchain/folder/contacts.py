@@ -35,12 +35,14 @@ class Entry:
         thumbnail: The picture with its segments tinted, as JPEG; None where neither
             the picture nor its segments can be read.
         reason: Why there is no answer.
+        gone: Whether the picture no longer lies where it was read.
     """
 
     name: str
     facts: Mapping[str, Any]
     thumbnail: bytes | None = None
     reason: str = ""
+    gone: bool = False
 
     @property
     def rank(self) -> tuple[int, float, str]:
@@ -68,14 +70,21 @@ class Sheet(AbstractResult):
     def summary(self) -> str:
         failed = sum(bool(entry.reason) for entry in self.entries)
         known = sum("confidence" in entry.facts for entry in self.entries)
+        gone = sum(entry.gone for entry in self.entries)
         order = (
             "failures, then the least confident first" if known else "failures first"
         )
-        return f"{len(self.entries)} pictures, {failed} without an answer; {order}"
+        missing = f", {gone} whose picture is not where it was" if gone else ""
+        counts = f"{len(self.entries)} pictures, {failed} without an answer{missing}"
+        return f"{counts}; {order}"
 
     def facts(self) -> dict[str, Any]:
         shown = [
-            {"picture": entry.name, "confidence": entry.facts.get("confidence")}
+            {
+                "picture": entry.name,
+                "confidence": entry.facts.get("confidence"),
+                "gone": entry.gone,
+            }
             for entry in self.entries
         ]
         return {"pictures": shown}
@@ -121,7 +130,8 @@ def _answered(folder: Path) -> Iterator[Entry]:
         told = described(file)
         if "mode" in told and "image" in told:
             name = file.relative_to(folder).with_suffix("").as_posix()
-            yield Entry(name, told, _thumbnail(file, told))
+            gone = not Path(told["image"]).exists()
+            yield Entry(name, told, _thumbnail(file, told), gone=gone)
 
 
 def _failed(folder: Path) -> Iterator[Entry]:
@@ -169,7 +179,7 @@ def _figure(entry: Entry) -> str:
 
 
 def _said(entry: Entry) -> str:
-    facts, said = entry.facts, []
+    facts, said = entry.facts, ["its picture is not where it was"] if entry.gone else []
     if entry.reason:
         return "no answer"
     if facts.get("confidence") is not None:

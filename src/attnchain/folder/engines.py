@@ -15,7 +15,7 @@ import torch
 
 from attnchain.checks import check_count
 from attnchain.errors import ArgumentError
-from attnchain.folder.job import Item, Job, Outcome
+from attnchain.folder.job import Item, Job, Outcome, weights_of
 from attnchain.models import LoadedModel, load, of_kind
 from attnchain.optional import require
 
@@ -67,7 +67,7 @@ def _outcomes(
     """Those of an earlier run, then the rest."""
     left: list[Item] = []
     for item in items:
-        earlier = job.kept(item)
+        earlier = job.kept(item, lambda: weights_of(_loaded(job.model)))
         if earlier is None:
             left.append(item)
         else:

@@ -2,11 +2,12 @@
 
 import glob
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnchain.errors import ImageError
+from attnchain.errors import ImageError, PictureWarning
 from attnchain.models import PICTURE_ENDINGS
 from attnchain.signing import signed_for
 
@@ -74,6 +75,9 @@ def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if recursive and name[0] != "."]
+        for link in filter(os.path.islink, (Path(place, name) for name in folders)):
+            message = f"{link} is a link to a folder, not looked into: name it, too"
+            warnings.warn(message, PictureWarning, stacklevel=2)
         for name in names:
             if name[0] != "." and Path(name).suffix.lower() in PICTURE_ENDINGS:
                 yield Path(place, name)

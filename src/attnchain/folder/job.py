@@ -3,15 +3,16 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attnchain.errors import ChainError, memory_ran_out
+from attnchain.errors import ChainError, ImageError, memory_ran_out
 from attnchain.files import DESCRIPTIONS, Outputs, described
 from attnchain.folder.finding import Picture
-from attnchain.models import read_picture
+from attnchain.models import read_picture, weights_digest
 from attnchain.vision import Prompt, Segmentation, segment
 
 if TYPE_CHECKING:
@@ -83,8 +84,13 @@ class Job:
         said = dict.fromkeys(str(warning.message) for warning in heard)
         return Outcome(item, "done", notes=tuple(said), facts=facts)
 
-    def kept(self, item: Item) -> Outcome | None:
-        """The outcome of an earlier run, where its files are whole and still fit."""
+    def kept(self, item: Item, weights: Callable[[], str]) -> Outcome | None:
+        """The outcome of an earlier run, where its files are whole and still fit.
+
+        Args:
+            item: The picture.
+            weights: Gives the sha256 of the model's weights; asked where all else fits.
+        """
         file = self.folder(item) / f"{item.stem}.json"
         told = described(file)
         try:
@@ -92,7 +98,8 @@ class Job:
                 return None
         except OSError:
             return None
-        if all((file.parent / Path(name).name).is_file() for name in told["files"]):
+        files = (file.parent / Path(name).name for name in told["files"])
+        if all(map(Path.is_file, files)) and told.get("weights_sha256") == weights():
             return Outcome(item, "kept", facts=_listed(told))
         return None
 
@@ -117,21 +124,30 @@ class Job:
 
     def _written(self, item: Item, loaded: "LoadedModel") -> dict[str, Any]:
         path = item.picture.path
-        picture = read_picture(path, value_range=self.value_range)
+        try:
+            picture = read_picture(path, value_range=self.value_range)
+        except ImageError:
+            self.outputs(item).withdraw()
+            raise
         asked = {**self.settings}
         if item.prompt is not None:
             asked["prompt"] = item.prompt
         with self.outputs(item) as outputs:
             result = segment(picture, model=loaded, **asked)
             result.write(outputs, self.files)
-            head = {"image": str(path), "job": self._digest(item), "settings": asked}
+            head = {
+                "image": str(path),
+                "job": self._digest(item),
+                "weights_sha256": weights_of(loaded),
+                "settings": asked,
+            }
             if item.prompt is not None:
                 head["settings"]["prompt"] = asdict(item.prompt)
             payload = outputs.describe({**head, **result.facts()})
         return _listed(payload)
 
     def _digest(self, item: Item) -> str:
-        """Of all that the answer follows from."""
+        """Of all that the answer follows from, but the weights."""
         from attnchain import __version__
 
         asked = {
@@ -145,6 +161,35 @@ class Job:
         whole = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         whole.update(item.picture.path.read_bytes())
         return whole.hexdigest()
+
+
+@cache
+def weights_of(loaded: "LoadedModel") -> str:
+    """The sha256 of a model's weights, worked out once.
+
+    Args:
+        loaded: The model.
+    """
+    return weights_digest(loaded.model)
+
+
+def orphans(job: Job, items: Iterable[Item]) -> list[Path]:
+    """Answers of an earlier run whose picture is gone, renamed for example.
+
+    Args:
+        job: What is done.
+        items: The pictures that are there.
+
+    Returns:
+        The files of their numbers.
+    """
+    own = {job.folder(item) / f"{item.stem}.json" for item in items}
+    found: list[Path] = []
+    for file in sorted(job.out.rglob("*.json")):
+        told = {} if file in own else described(file)
+        if "job" in told and not Path(told["image"]).exists():
+            found.append(file)
+    return found
 
 
 def plan(

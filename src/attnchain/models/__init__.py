@@ -1,7 +1,7 @@
 """Models by name, and pictures as their pixels.
 
 load: a model with what turns its input into tensors.
-origin: versions and digests to write beside a result.
+origin: versions and digests to write beside a result (weights_digest: of a model).
 of_kind: what `load` returned, of one kind or an error.
 LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
@@ -15,7 +15,7 @@ from attnchain.models.frames import Frame, read_frames
 from attnchain.models.loaded import LoadedModel, layer_stack
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
-from attnchain.models.origins import origin
+from attnchain.models.origins import origin, weights_digest
 from attnchain.models.pictures import PICTURE_ENDINGS, read_picture, to_rgb
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "read_frames",
     "read_picture",
     "to_rgb",
+    "weights_digest",
 ]
