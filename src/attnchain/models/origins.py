@@ -31,7 +31,11 @@ def origin(model: nn.Module, given: bytes) -> dict[str, Any]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return the sha256 of a model's tensors, whatever file they came from."""
+    """Return the sha256 of a model's tensors, whatever file they came from.
+
+    Args:
+        model: The model.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):
