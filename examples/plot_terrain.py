@@ -38,7 +38,8 @@ for name, value in lambda2.items():
 # %%
 # Here its sets part high ground from low: what share of the heights' variance do they
 # tell? It is this terrain's affair, no law: over seeds 0 to 7 the share is 81, 61, 67,
-# 69, 6, 31, 71 and 45 %. TokenRank lies on few patches, in a corner: sinks.
+# 69, 6, 31, 71 and 45 %. TokenRank lies mostly on few patches of the border:
+# attention sinks.
 grid = attention[0].grid
 sets = ac.metastable_sets(chain)
 heights = loaded.heights(terrain)
