@@ -68,7 +68,8 @@ NAMES = {
         match_marks merged_coco orphans plan read_marks run
     """,
     "attnchain.text": """
-        TextAttention WordSegmentation read_diffusion segment_words text_attention
+        TextAttention WordSegmentation read_diffusion segment_words show_picture
+        text_attention
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",
     "attnchain.methods": """

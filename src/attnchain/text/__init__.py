@@ -1,6 +1,6 @@
 """Words: where attention between text and picture tokens leads from a word."""
 
-from attnchain.text.diffusion import read_diffusion
+from attnchain.text.diffusion import read_diffusion, show_picture
 from attnchain.text.prompt_attention import TextAttention, text_attention
 from attnchain.text.words import WordSegmentation, segment_words
 
@@ -9,5 +9,6 @@ __all__ = [
     "WordSegmentation",
     "read_diffusion",
     "segment_words",
+    "show_picture",
     "text_attention",
 ]

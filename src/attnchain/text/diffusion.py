@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
-from attnchain.capturing import Numbers, Selection, capture
+from attnchain.capturing import CapturedAttention, Numbers, Selection, capture
 from attnchain.checks import check_fraction
 from attnchain.errors import UnsupportedModelError
 from attnchain.optional import require
@@ -30,7 +30,7 @@ _ONE_PASS = {
 }
 
 
-def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention)
+def show_picture(
     pipeline: Any,
     picture: "Image",
     prompt: str,
@@ -38,11 +38,10 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
     noise: float = 0.5,
     size: int | None = None,
     layers: Numbers = None,
-    weights: Weights = "lambda2",
     seed: int = 0,
     **selection: Unpack[Selection],
-) -> TextAttention:
-    """Attention between a prompt and a picture: encode, add noise, one pass.
+) -> CapturedAttention:
+    """Attention of a pipeline that sees a picture: encode, add noise, one pass.
 
     The picture is resized, encoded by the pipeline's autoencoder, noised and shown to
     the denoiser once, without guidance. The pipeline is left as it is.
@@ -56,21 +55,16 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
             fraction of the training time steps of the others.
         size: Longer side in pixels; by default what the pipeline generates.
         layers: Blocks to read, see `capture`; all by default.
-        weights: See `text_attention`.
         seed: Of the noise.
         **selection: See `Selection`.
 
     Returns:
-        `TextAttention`.
+        What `capture` kept, for `text_attention`.
 
     Raises:
         UnsupportedModelError: A pipeline we cannot show a picture to.
         ArgumentError: A noise level outside (0, 1].
         MissingExtraError: diffusers is not installed.
-
-    Sources:
-        The protocol of ConceptAttention, arXiv 2502.04320: noise level 500 of 1000,
-        one pass; the last ten two-stream blocks of FLUX.1 are `layers=range(9, 19)`.
     """
     check_fraction(noise, "noise")
     reader, options = _reader(pipeline, noise)
@@ -85,6 +79,39 @@ def read_diffusion(  # noqa: PLR0913  (picture, noise and place of the attention
     known = inspect.signature(type(reader).__call__).parameters
     with torch.no_grad(), capture(reader, layers=layers, **selection) as captured:
         reader(**{name: value for name, value in options.items() if name in known})
+    return captured
+
+
+def read_diffusion(
+    pipeline: Any,
+    picture: "Image",
+    prompt: str,
+    *,
+    weights: Weights = "lambda2",
+    **shown: Any,
+) -> TextAttention:
+    """Attention between a prompt and a picture that a pipeline is shown once.
+
+    Args:
+        pipeline: A text-to-image pipeline, see `show_picture`.
+        picture: A Pillow picture.
+        prompt: Text that holds the words to look for: "a cat, grass, sky".
+        weights: See `text_attention`.
+        **shown: noise, size, layers, seed and others of `show_picture`.
+
+    Returns:
+        `TextAttention`.
+
+    Raises:
+        UnsupportedModelError: A pipeline we cannot show a picture to.
+        ArgumentError: A noise level outside (0, 1].
+        MissingExtraError: diffusers is not installed.
+
+    Sources:
+        The protocol of ConceptAttention, arXiv 2502.04320: noise level 500 of 1000,
+        one pass; the last ten two-stream blocks of FLUX.1 are `layers=range(9, 19)`.
+    """
+    captured = show_picture(pipeline, picture, prompt, **shown)
     found = text_attention(captured, pipeline=pipeline, prompt=prompt, weights=weights)
     return replace(found, picture=picture)
 
