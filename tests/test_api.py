@@ -38,13 +38,8 @@ NAMES = {
         load_capture picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
-<<<<<<< HEAD
-        Frame LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS layer_stack load
-        of_kind origin read_frames read_picture to_rgb weights_digest
-=======
-        LoadedDenoiser LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS layer_stack
-        load of_kind origin read_picture to_rgb
->>>>>>> 5447db8 (A trained U-Net of diffusers on the shelf: terrain heights, equal to its ONNX graph)
+        Frame LoadedDenoiser LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS
+        layer_stack load of_kind origin read_frames read_picture to_rgb weights_digest
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank
