@@ -38,7 +38,8 @@ NAMES = {
         load_capture picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
-        Frame LoadedDenoiser LoadedModel LoadedSpeech LoadedText PICTURE_ENDINGS
+        Frame LoadedDenoiser LoadedModel LoadedPipeline LoadedSpeech LoadedText
+        PICTURE_ENDINGS
         layer_stack load of_kind origin read_frames read_picture to_rgb weights_digest
     """,
     "attnchain.readouts": """
@@ -63,7 +64,8 @@ NAMES = {
         match_marks merged_coco orphans plan read_marks run
     """,
     "attnchain.text": """
-        TextAttention WordSegmentation read_diffusion segment_words show_picture
+        TextAttention WordReading WordSegmentation checked_prompt draw_words
+        read_diffusion read_generation read_words segment_words show_picture
         text_attention
     """,
     "attnchain.guidance": "AttentionGuidance Guided NoiseLevel Salience guide",

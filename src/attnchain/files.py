@@ -24,7 +24,7 @@ from attnchain.signing import (
     source_mark,
 )
 
-DESCRIPTIONS = (".json", "-rank.json", "-heads.json", "-page.json")
+DESCRIPTIONS = (".json", "-rank.json", "-heads.json", "-page.json", "-words.json")
 """Endings of the files that say which picture a stem belongs to."""
 
 

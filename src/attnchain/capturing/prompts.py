@@ -126,7 +126,7 @@ class TextTokens:
 
         Raises:
             WordNotFoundError: The text does not hold the word so often, or the
-                sequence ends before it.
+                sequence ends before it, or within it.
             GridError: The grid has no text, and is of another length.
         """
         pattern = rf"(?<!\w){re.escape(word.strip())}(?!\w)"
@@ -137,10 +137,12 @@ class TextTokens:
             nth = "" if occurrence is None else f" (occurrence {occurrence})"
             message = f"the word {word!r}{nth} is not in the text {self.text!r}"
             raise WordNotFoundError(message)
+        end = max((span[1] for span in self.spans if span is not None), default=0)
+        whole = [(a, b) for a, b in places if b <= end]
         found = tuple(
             position
             for position, span in enumerate(self.spans)
-            if span is not None and any(span[0] < b and a < span[1] for a, b in places)
+            if span is not None and any(span[0] < b and a < span[1] for a, b in whole)
         )
         places = range(len(self)) if grid is None else self._places(grid)
         inside = tuple(places[i] for i in found if i < len(places))

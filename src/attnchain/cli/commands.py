@@ -6,6 +6,7 @@ import typer
 
 from attnchain import __version__
 from attnchain.cli.evaluate import evaluate
+from attnchain.cli.find_words import words
 from attnchain.cli.heads import heads
 from attnchain.cli.page import page
 from attnchain.cli.rank import rank
@@ -22,7 +23,7 @@ app = typer.Typer(
     help="Read a transformer's attention as a Markov chain.",
 )
 COMMANDS = (
-    *(segment, video, rank, heads, page, serve, text),
+    *(segment, video, rank, heads, page, serve, words, text),
     *(evaluate, score, sheet),
 )
 for command in COMMANDS:

@@ -23,6 +23,7 @@ from attnchain.errors import (
     PictureWarning,
     SiteNotFoundError,
     ToleranceError,
+    WordNotFoundError,
     memory_ran_out,
 )
 
@@ -67,6 +68,8 @@ def _prepare() -> None:
         warnings.simplefilter("always", kind)
     os.environ["MPLBACKEND"] = "agg"
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
 
 
 def _stop(number: int, _frame: object) -> NoReturn:
@@ -88,7 +91,8 @@ def _failure(error: Exception) -> tuple[str, int]:
         computed = isinstance(
             error, ConvergenceError | ToleranceError | CaptureError | DeliveryError
         )
-        bad_input = not computed or isinstance(error, SiteNotFoundError)
+        asked_wrongly = isinstance(error, SiteNotFoundError | WordNotFoundError)
+        bad_input = not computed or asked_wrongly
         return str(error), _BAD_INPUT if bad_input else _FAILED
     if (format_message := getattr(error, "format_message", None)) is not None:
         return f"{format_message().rstrip('.')}; see attnchain --help", _BAD_INPUT

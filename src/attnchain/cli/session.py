@@ -19,9 +19,8 @@ from attnchain.files import DESCRIPTIONS, AbstractResult, Outputs
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from attnchain.models import LoadedModel
-
-Question = Callable[["Image", "LoadedModel"], AbstractResult]
+Question = Callable[[Any, Any], AbstractResult]
+"""From a picture (None where it is yet to be drawn) and a model to a result."""
 
 
 class Clock:
@@ -42,6 +41,9 @@ class Clock:
 class Task:
     """What every command on one picture is given.
 
+    A picture that is yet to be drawn is another kind of task: it overrides what is
+    said of the file.
+
     Attributes:
         image: The picture file; the files written are named after it.
         value_range: The values of a grey picture that are black and white, as text.
@@ -55,6 +57,18 @@ class Task:
     model: str
     out: Path
     as_json: bool
+
+    def read(self) -> "tuple[Image | None, bytes]":
+        """The picture, and what is hashed as the input."""
+        from attnchain.models import read_picture
+
+        picture = read_picture(self.image, value_range=parse_range(self.value_range))
+        return picture, self.image.read_bytes()
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What the numbers are of, as their file says it."""
+        return {"image": str(self.image)}
 
     def outputs(self, kind: type[AbstractResult]) -> Outputs:
         """Where a result of some kind goes; says where its name is another."""
@@ -84,6 +98,7 @@ def answer(
     command: str,
     settings: dict[str, Any],
     write: Callable[[Any, Outputs], None] = _write,
+    reads: type[Any] | None = None,
 ) -> None:
     """Reads the picture, asks the question, writes the result and says it.
 
@@ -94,14 +109,14 @@ def answer(
         command: The command, as the time of the question is called.
         settings: What was asked, written beside the numbers.
         write: Writes the files of the result.
+        reads: See `load_model`.
     """
-    from attnchain.models import origin, read_picture
+    from attnchain.models import origin
 
     clock, quiet = Clock(), task.as_json
-    picture = read_picture(task.image, value_range=parse_range(task.value_range))
-    given = task.image.read_bytes()
+    picture, given = task.read()
     with task.outputs(kind) as outputs:
-        loaded = load_model(task.model, quiet=quiet)
+        loaded = load_model(task.model, quiet=quiet, reads=reads)
         clock.lap("load")
         with working("reading attention and solving its chains", quiet=quiet):
             result = question(picture, loaded)
@@ -109,7 +124,7 @@ def answer(
         write(result, outputs)
         clock.lap("write")
         facts = {
-            "image": str(task.image),
+            **task.source,
             "settings": settings,
             **result.facts(),
             **origin(loaded.model, given),
@@ -130,12 +145,18 @@ def working(what: str, *, quiet: bool) -> Iterator[None]:
         yield
 
 
-def load_model(name: str, *, quiet: bool) -> "LoadedModel":
-    """The model of a command, with word that its first loading takes a while."""
+def load_model(name: str, *, quiet: bool, reads: type[Any] | None = None) -> Any:
+    """The model of a command, with word that its first loading takes a while.
+
+    Args:
+        name: See `load`.
+        quiet: Say nothing.
+        reads: The kind of model that is needed; by default one for pictures.
+    """
     from attnchain.models import LoadedModel, load, of_kind
 
     with working("loading the model (the first time it is fetched)", quiet=quiet):
-        return of_kind(load(name), LoadedModel)
+        return of_kind(load(name), reads or LoadedModel)
 
 
 def report(payload: dict[str, Any], lines: list[str], *, as_json: bool) -> None:

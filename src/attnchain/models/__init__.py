@@ -7,6 +7,7 @@ LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
 LoadedSpeech: for sound, likewise.
 LoadedDenoiser: a diffusion model, with its noise.
+LoadedPipeline: for pictures from text, a pipeline of diffusers.
 layer_stack: the layers of a transformer.
 read_frames: a video file, or a folder of its frames, one by one.
 read_picture: a picture file as RGB, upright, or one clear line of error.
@@ -15,6 +16,7 @@ read_picture: a picture file as RGB, upright, or one clear line of error.
 from attnchain.models.denoisers import LoadedDenoiser
 from attnchain.models.frames import Frame, read_frames
 from attnchain.models.loaded import LoadedModel, layer_stack
+from attnchain.models.loaded_pipeline import LoadedPipeline
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
 from attnchain.models.origins import origin, weights_digest
@@ -25,6 +27,7 @@ __all__ = [
     "Frame",
     "LoadedDenoiser",
     "LoadedModel",
+    "LoadedPipeline",
     "LoadedSpeech",
     "LoadedText",
     "layer_stack",

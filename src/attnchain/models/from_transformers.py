@@ -125,7 +125,7 @@ def with_weights(
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the configuration of a model folder."""
-    return _json(folder / "config.json")
+    return read_settings(folder / "config.json")
 
 
 def square_patch(size: int | tuple[int, int] | list[int], name: str) -> int:
@@ -176,15 +176,16 @@ def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Read channel means and deviations; ImageNet's where the folder gives none."""
     settings: dict[str, Any] = {}
     if (file := folder / "preprocessor_config.json").is_file():
-        settings = _json(file)
+        settings = read_settings(file)
     elif (file := folder / "processor_config.json").is_file():
-        settings = _json(file).get("image_processor", {})
+        settings = read_settings(file).get("image_processor", {})
     mean = settings.get("image_mean") or IMAGENET[0]
     std = settings.get("image_std") or IMAGENET[1]
     return tuple(mean), tuple(std)
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return what a JSON file of a model folder holds."""
     try:
         settings = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:

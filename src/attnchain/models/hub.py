@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from attnchain.errors import ModelNotFoundError
+from attnchain.models.bundled import BUNDLED
 from attnchain.models.shelf import SHELF
 from attnchain.optional import require
 
 # Pickled weights are never asked for, so they can neither be fetched nor loaded.
+PIPELINE = "model_index.json"
+"""In the folder of a pipeline of diffusers, and only there."""
 PATTERNS = (
+    PIPELINE,
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -31,6 +35,8 @@ PATTERNS = (
 def model_folder(name: str, *, extra: str) -> Path:
     """Return the folder that holds a model's configuration and safetensors.
 
+    Of a pipeline of diffusers in a repository it holds no more than the index.
+
     Args:
         name: A local folder, or a repository of the model hub.
         extra: The extra of this package that brings the hub's client.
@@ -43,6 +49,8 @@ def model_folder(name: str, *, extra: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = _snapshot(name, extra=extra)
+    if (folder / PIPELINE).is_file():
+        return folder
     missing = [
         pattern
         for pattern in ("config.json", "*.safetensors")
@@ -56,7 +64,8 @@ def model_folder(name: str, *, extra: str) -> Path:
 def not_found(name: str, reason: object) -> ModelNotFoundError:
     """Return the error for a model that cannot be had, with the way out."""
     line = " ".join(str(reason).split()) or type(reason).__name__
-    remedy = "" if name in SHELF else f"; these need no hub: {', '.join(SHELF)}"
+    offline = {**SHELF, **BUNDLED}
+    remedy = "" if name in offline else f"; these need no hub: {', '.join(offline)}"
     message = f"cannot load the model {name!r} ({line.removesuffix('.')}){remedy}"
     return ModelNotFoundError(message)
 

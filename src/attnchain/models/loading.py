@@ -7,11 +7,14 @@ from typing import Literal, TypeVar, overload
 import torch
 
 from attnchain.errors import ShapeError, UnsupportedModelError
+from attnchain.models.bundled import BUNDLED, GARMENTS, Bundled
 from attnchain.models.denoisers import LoadedDenoiser, load_denoiser
+from attnchain.models.from_diffusers import load_pipeline
 from attnchain.models.from_timm import load_timm
 from attnchain.models.from_transformers import FAMILIES, load_folder, read_config
-from attnchain.models.hub import model_folder
+from attnchain.models.hub import PIPELINE, model_folder
 from attnchain.models.loaded import LoadedModel
+from attnchain.models.loaded_pipeline import LoadedPipeline
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.packaged import Package, packaged_folder
 from attnchain.models.shelf import PICTURES, SHELF
@@ -19,8 +22,10 @@ from attnchain.models.terrain_unet import TERRAIN_UNET
 from attnchain.models.text_folder import holds_text, load_text_folder
 from attnchain.optional import require
 
-Loaded = LoadedModel | LoadedText | LoadedSpeech | LoadedDenoiser
-Kind = TypeVar("Kind", LoadedModel, LoadedText, LoadedSpeech, LoadedDenoiser)
+Loaded = LoadedModel | LoadedText | LoadedSpeech | LoadedDenoiser | LoadedPipeline
+Kind = TypeVar(
+    "Kind", LoadedModel, LoadedText, LoadedSpeech, LoadedDenoiser, LoadedPipeline
+)
 SHORT_NAMES = {"dinov2-small": "facebook/dinov2-small"}
 
 
@@ -44,12 +49,16 @@ def load(
 ) -> LoadedDenoiser: ...
 @overload
 def load(
+    name: Literal["garments-mmdit"], *, device: str | torch.device = ...
+) -> LoadedPipeline: ...
+@overload
+def load(
     name: str | os.PathLike[str], *, device: str | torch.device = ...
 ) -> Loaded: ...
 def load(
     name: str | os.PathLike[str] = PICTURES.name, *, device: str | torch.device = "cpu"
 ) -> Loaded:
-    """Load a model by name, ready for pictures of any shape, for text, or for speech.
+    """Load a model by name, for pictures, text, speech, or pictures from text.
 
     Weights are read from safetensors only; nothing is ever unpickled and no code of a
     model repository is run. Nothing is printed.
@@ -58,10 +67,12 @@ def load(
         name: A packaged model, which needs no model hub: `"dinov2-small-saliency"`
             for pictures, `"smollm2-135m-instruct"` (a chat model),
             `"all-minilm-l6-v2"` (a sentence encoder), `"whisper-tiny.en"` (speech) or
-            `"terrain-unet"` (a diffusion model that draws height maps). Or
-            `"dinov2-small"`; a repository of the hub or a local folder in the form of
-            transformers, a vision transformer or a language model with its tokenizer;
-            or `"timm/NAME"`, a name or folder of timm.
+            `"terrain-unet"` (a diffusion model that draws height maps);
+            `"garments-mmdit"` (a small text-to-image pipeline, inside this package).
+            Or `"dinov2-small"`; a repository of the hub or a local folder in the form
+            of transformers, a vision transformer or a language model with its
+            tokenizer, or in that of diffusers, a pipeline; or `"timm/NAME"`, a name or
+            folder of timm.
         device: Where the model goes.
 
     Returns:
@@ -92,18 +103,12 @@ def load(
     _check_device(device)
     if name in SHELF:
         loaded = _packaged(SHELF[name])
+    elif name in BUNDLED:
+        loaded = _bundled(BUNDLED[name])
     elif name.startswith(("timm/", "timm:")):
         loaded = load_timm(name[len("timm/") :], name=name)
     else:
-        source = SHORT_NAMES.get(name, name)
-        folder = model_folder(source, extra="transformers")
-        where = "the folder" if Path(source).expanduser().is_dir() else "the hub's"
-        note = f"Weights of {where} {source}."
-        reads_text = read_config(folder).get("model_type") not in FAMILIES
-        if reads_text and holds_text(folder):
-            loaded = load_text_folder(folder, name=name, note=note)
-        else:
-            loaded = load_folder(folder, name=name, note=note)
+        loaded = _found(name)
     loaded.model.to(device)
     return loaded
 
@@ -113,8 +118,8 @@ def of_kind(loaded: Loaded, kind: type[Kind]) -> Kind:
 
     Args:
         loaded: What `load` returned.
-        kind: `LoadedModel` for pictures, `LoadedText`, `LoadedSpeech` or
-            `LoadedDenoiser`.
+        kind: `LoadedModel` for pictures, `LoadedText`, `LoadedSpeech`,
+            `LoadedDenoiser` or `LoadedPipeline`.
 
     Raises:
         UnsupportedModelError: It is of another kind.
@@ -133,12 +138,14 @@ READS: dict[type, str] = {
     LoadedText: "text",
     LoadedSpeech: "speech",
     LoadedDenoiser: "noise",
+    LoadedPipeline: "a prompt and draws it",
 }
 EXAMPLES: dict[type, str] = {
     LoadedModel: PICTURES.name,
     LoadedText: "smollm2-135m-instruct",
     LoadedSpeech: "whisper-tiny.en",
     LoadedDenoiser: TERRAIN_UNET.name,
+    LoadedPipeline: GARMENTS.name,
 }
 
 
@@ -153,6 +160,28 @@ def _packaged(package: Package) -> Loaded:
     if package is PICTURES:
         return load_folder(folder, name=package.name, note=package.note, exact=True)
     return load_text_folder(folder, name=package.name, note=package.note)
+
+
+def _bundled(bundled: Bundled) -> LoadedPipeline:
+    loaded = load_pipeline(bundled.folder, name=bundled.name, note=bundled.note)
+    pipeline = loaded.pipeline
+    pipeline.default_sample_size = bundled.side // pipeline.vae_scale_factor
+    return loaded
+
+
+def _found(name: str) -> Loaded:
+    """What a local folder or a repository of the hub holds."""
+    source = SHORT_NAMES.get(name, name)
+    folder = model_folder(source, extra="transformers")
+    local = Path(source).expanduser().is_dir()
+    where = "the folder" if local else "the hub's"
+    note = f"Weights of {where} {source}."
+    if (folder / PIPELINE).is_file():
+        return load_pipeline(folder if local else source, name=name, note=note)
+    reads_text = read_config(folder).get("model_type") not in FAMILIES
+    if reads_text and holds_text(folder):
+        return load_text_folder(folder, name=name, note=note)
+    return load_folder(folder, name=name, note=note)
 
 
 def _check_device(device: str | torch.device) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-PACKAGES = ("attnchain", "torch", "numpy", "scipy", "transformers", "timm")
+PACKAGES = (
+    *("attnchain", "torch", "numpy", "scipy", "transformers", "timm", "diffusers"),
+)
 
 
 def origin(model: nn.Module, given: bytes) -> dict[str, Any]:

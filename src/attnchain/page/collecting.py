@@ -91,7 +91,7 @@ def collect(
     sets, proposed = _sets(DenseTransition(late.to_dense()))
     return PageData(
         title=title,
-        picture=_shown(picture),
+        picture=shown(picture),
         attention=attention,
         mixed_layers=tuple(range(first, len(lambda2))),
         sets=sets,
@@ -150,8 +150,8 @@ def _own_sets(head: AbstractTransition) -> MetastableSets | None:
         return None
 
 
-def _shown(picture: "Image") -> "Image":
+def shown(picture: "Image") -> "Image":
     """The picture as the page shows it: RGB, not larger than needed."""
-    shown = to_rgb(picture).copy()
-    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return shown
+    small = to_rgb(picture).copy()
+    small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return small

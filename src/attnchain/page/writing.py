@@ -13,7 +13,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -25,6 +25,9 @@ from attnchain.markov import MetastableSets
 from attnchain.page.data import PageData
 from attnchain.page.packing import pack_heads, store_heads, text_of
 from attnchain.signing import UNSIGNED
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_BYTES = 15_000_000
 SCRIPTS = (
@@ -127,7 +130,7 @@ def page_html(data: PageData, *, served: bool = False) -> str:
         model=html.escape(attention.model_name),
         note=html.escape(attention.model_note),
         next=asset("next.html") if served else "",
-        picture=_picture(data),
+        picture=as_jpeg(data.picture),
         facts=as_json(_facts(data, error)),
         layers="\n".join(
             f'<script type="application/octet-stream" class="layer">'
@@ -229,9 +232,10 @@ def colours() -> str:
     return table.tobytes().hex()
 
 
-def _picture(data: PageData) -> str:
+def as_jpeg(picture: "Image") -> str:
+    """Return a picture as the address of itself."""
     stream = io.BytesIO()
-    data.picture.save(stream, "JPEG", quality=88)
+    picture.save(stream, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{_base64(stream.getvalue())}"
 
 

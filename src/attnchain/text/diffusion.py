@@ -1,4 +1,4 @@
-"""A picture of one's own through one pass of a diffusion model."""
+"""A picture of one's own through one pass of a diffusion model, or one it draws."""
 
 import inspect
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 
 from attnchain.capturing import CapturedAttention, Numbers, Selection, capture
-from attnchain.checks import check_fraction
+from attnchain.checks import check_fraction, check_whole
 from attnchain.errors import UnsupportedModelError
 from attnchain.optional import require
 from attnchain.text.prompt_attention import TextAttention, Weights, text_attention
@@ -21,11 +21,13 @@ IMAGE_TO_IMAGE = {
     "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLPipeline": "StableDiffusionXLImg2ImgPipeline",
 }
+_TEXT_LENGTH = 256
+"""Most tokens of T5 that FLUX.1-schnell and Stable Diffusion 3 were trained with."""
 _ONE_PASS = {
     "num_inference_steps": 1,
     "strength": 1.0,
     "guidance_scale": 1.0,
-    "max_sequence_length": 256,
+    "max_sequence_length": _TEXT_LENGTH,
     "output_type": "latent",
 }
 
@@ -76,9 +78,8 @@ def show_picture(
         **dict(zip(("width", "height"), shape, strict=True)),
         "generator": torch.Generator().manual_seed(seed),
     }
-    known = inspect.signature(type(reader).__call__).parameters
     with torch.no_grad(), capture(reader, layers=layers, **selection) as captured:
-        reader(**{name: value for name, value in options.items() if name in known})
+        _run(reader, options)
     return captured
 
 
@@ -114,6 +115,67 @@ def read_diffusion(
     captured = show_picture(pipeline, picture, prompt, **shown)
     found = text_attention(captured, pipeline=pipeline, prompt=prompt, weights=weights)
     return replace(found, picture=picture)
+
+
+def read_generation(
+    pipeline: Any,
+    prompt: str,
+    *,
+    n_steps: int | None = None,
+    size: int | None = None,
+    layers: Numbers = None,
+    weights: Weights = "lambda2",
+    seed: int = 0,
+    **selection: Unpack[Selection],
+) -> tuple[TextAttention, ...]:
+    """Attention between a prompt and the picture drawn from it, step by step.
+
+    Args:
+        pipeline: A text-to-image pipeline of diffusers whose text tokens are known,
+            see `attnchain.capturing.prompt_tokens`. What it would do by itself is
+            done: its scheduler, its guidance.
+        prompt: What is drawn.
+        n_steps: Denoising steps; by default what the pipeline takes.
+        size: Height and width in pixels; by default what the pipeline draws.
+        layers: Blocks to read, see `capture`; all by default.
+        weights: Over blocks and heads of one step, see `text_attention`.
+        seed: Of the noise that it begins with.
+        **selection: See `Selection`; `steps` reads some of the steps only.
+
+    Returns:
+        One `TextAttention` for each step that was read, with the finished picture;
+        those of `text_attention` mix all steps instead.
+
+    Raises:
+        UnsupportedModelError: The pipeline reads no text, or in an order not known.
+        ArgumentError: Fewer than one step, or a size it does not draw.
+    """
+    if n_steps is not None:
+        check_whole(n_steps, "n_steps")
+    if not hasattr(pipeline, "tokenizer"):
+        message = f"{type(pipeline).__name__} draws without a text; give one that reads"
+        raise UnsupportedModelError(f"{message} prompts")
+    options = {
+        "prompt": prompt,
+        "num_inference_steps": n_steps,
+        "width": size,
+        "height": size,
+        "max_sequence_length": _TEXT_LENGTH,
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    with torch.no_grad(), capture(pipeline, layers=layers, **selection) as captured:
+        picture = _run(pipeline, given).images[0]
+    read: Any = {"pipeline": pipeline, "prompt": prompt, "weights": weights}
+    numbers = sorted({record.site.step or 0 for record in captured})
+    levels = [text_attention(captured, **read, steps=[number]) for number in numbers]
+    return tuple(replace(level, picture=picture) for level in levels)
+
+
+def _run(pipeline: Any, options: dict[str, Any]) -> Any:
+    """Calls a pipeline with those of the options that it knows."""
+    known = inspect.signature(type(pipeline).__call__).parameters
+    return pipeline(**{name: value for name, value in options.items() if name in known})
 
 
 def _reader(pipeline: Any, noise: float) -> tuple[Any, dict[str, Any]]:

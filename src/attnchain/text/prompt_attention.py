@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from attnchain.capturing import (
     AbstractRecord,
     CapturedAttention,
+    Numbers,
+    Selection,
     TextTokens,
     TokenGrid,
     prompt_tokens,
@@ -96,6 +98,26 @@ class TextAttention:
         return places[self.grid.patches]
 
 
+def together(levels: Sequence[TextAttention]) -> TextAttention:
+    """One chain out of several noise levels or steps, each counting the same.
+
+    Args:
+        levels: Of one picture and one prompt.
+
+    Raises:
+        ArgumentError: There is none.
+        ShapeError: They are not over the same states.
+    """
+    if len(levels) == 1:
+        return levels[0]
+    columns = [level.columns for level in levels if level.columns is not None]
+    return replace(
+        levels[0],
+        chain=stored(mix([level.chain for level in levels], "uniform")),
+        columns=torch.stack(columns).mean(0) if columns else None,
+    )
+
+
 def text_attention(
     captured: CapturedAttention,
     *,
@@ -103,6 +125,7 @@ def text_attention(
     prompt: str,
     weights: Weights = "lambda2",
     resolution: tuple[int, int] | None = None,
+    steps: Numbers = None,
     picture: int = 0,
 ) -> TextAttention:
     """Reads the attention between prompt and picture from a captured run.
@@ -120,6 +143,7 @@ def text_attention(
             cross-attention, which is no chain, is always averaged uniformly.
         resolution: Rows and columns of the patch grid to read in a UNet; by default
             the largest that was captured.
+        steps: Denoising steps to mix, of those that were captured; all by default.
         picture: Number of the picture in the batch.
 
     Returns:
@@ -132,6 +156,28 @@ def text_attention(
         UnsupportedModelError: The order of this pipeline's text tokens is not known.
         ArgumentError: There is no such picture, or the weights are unknown.
     """
+    kinds = _kinds(captured)
+    if "joint" in kinds:
+        joint: Selection = {"kind": "joint", "resolution": resolution, "steps": steps}
+        records = _conditional(captured.matching(**joint))
+        grid = _one_grid(records)
+        n_text, columns = len(grid.text), None
+    else:
+        grid = _cross_grid(captured, resolution)
+        there = (grid.rows, grid.columns)
+        walked: Selection = {"kind": "self", "resolution": there, "steps": steps}
+        looked: Selection = {"kind": "cross", "resolution": there, "steps": steps}
+        records = _conditional(captured.matching(**walked))
+        looking = _conditional(captured.matching(**looked))
+        columns = _columns(looking, picture)
+        n_text = len(columns)
+    heads = [record.transition()[picture] for record in records]
+    tokens = prompt_tokens(pipeline, prompt, n_text)
+    return TextAttention(stored(mix(heads, weights)), grid, tokens, columns)
+
+
+def _kinds(captured: CapturedAttention) -> set[str]:
+    """Kinds of attention that were captured, some of it to text."""
     kinds = {record.site.kind for record in captured}
     if not kinds & {"joint", "cross"}:
         message = (
@@ -140,20 +186,7 @@ def text_attention(
             "cross- and self-attention"
         )
         raise SiteNotFoundError(message)
-    if "joint" in kinds:
-        records = _conditional(captured.matching(kind="joint", resolution=resolution))
-        grid = _one_grid(records)
-        n_text, columns = len(grid.text), None
-    else:
-        grid = _cross_grid(captured, resolution)
-        place = (grid.rows, grid.columns)
-        records = _conditional(captured.matching(kind="self", resolution=place))
-        looking = _conditional(captured.matching(kind="cross", resolution=place))
-        columns = _columns(looking, picture)
-        n_text = len(columns)
-    heads = [record.transition()[picture] for record in records]
-    tokens = prompt_tokens(pipeline, prompt, n_text)
-    return TextAttention(stored(mix(heads, weights)), grid, tokens, columns)
+    return kinds
 
 
 def _conditional(records: Sequence[AbstractRecord]) -> list[AbstractRecord]:

@@ -108,13 +108,9 @@ def segment_words(
         arXiv 2502.04320. The paper's direction is not published; "outgoing" at n = 1
         is the usual cross-attention map.
     """
-    names = (*_listed(words, "words"), *_listed(background, "background"))
-    if not words or len(set(names)) < len(names):
-        message = f"give at least one word, and each only once; got {list(names)}"
-        raise ArgumentError(message)
+    names = all_words(words, background)
     options: Any = {"direction": direction, "damping": damping}
-    found = torch.stack([attention.walk(w, bounces, **options) for w in names])
-    walks = attention.grid.to_map(found / found.sum(-1, keepdim=True))
+    walks = walks_from(attention, names, bounces=bounces, **options)
     shares = _shares(walks, size or _size(attention))
     return WordSegmentation(
         names=names if len(names) > 1 else (*names, REST),
@@ -123,6 +119,37 @@ def segment_words(
         background=tuple(background),
         walks=walks,
     )
+
+
+def walks_from(
+    attention: TextAttention, words: Sequence[str], **options: Any
+) -> Float[Tensor, "words rows columns"]:
+    """Where walkers from each word are, each map scaled to sum one.
+
+    Args:
+        attention: What was read.
+        words: Words or phrases of its text.
+        **options: See `TextAttention.walk`.
+    """
+    found = torch.stack([attention.walk(word, **options) for word in words])
+    return attention.grid.to_map(found / found.sum(-1, keepdim=True))
+
+
+def all_words(words: Sequence[str], background: Sequence[str]) -> tuple[str, ...]:
+    """The words that compete, those of the background last.
+
+    Args:
+        words: Words or phrases that are asked for.
+        background: Further ones.
+
+    Raises:
+        ArgumentError: No words, a word twice, or a string instead of a list of words.
+    """
+    names = (*_listed(words, "words"), *_listed(background, "background"))
+    if not words or len({" ".join(n.casefold().split()) for n in names}) < len(names):
+        message = f"give at least one word, and each only once; got {list(names)}"
+        raise ArgumentError(message)
+    return names
 
 
 def _size(attention: TextAttention) -> tuple[int, int]:

@@ -31,10 +31,18 @@ function scaleFor(values, kind) {
   return { kind, low: 0, high, clipped: high < most, place };
 }
 
+/** A scale from the least to the most of some values. */
+function spanOf(values) {
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const place = (value) => (high > low ? (value - low) / (high - low) : 1);
+  return { kind: "linear", low, high, clipped: false, place };
+}
+
 /** The value at a place 0..1 of a scale. */
 function valueAt(scale, place) {
   if (scale.kind === "log") return scale.high * 10 ** (DECADES * (place - 1));
-  return scale.high * place;
+  return scale.low + (scale.high - scale.low) * place;
 }
 
 function colourAt(table, place) {

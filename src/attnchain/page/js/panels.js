@@ -64,7 +64,7 @@ function paintScale(canvas, table) {
 function showLegend({ ticks, unit }, scale, n) {
   ticks.replaceChildren(...[0, 0.5, 1].map((place) => {
     const value = valueAt(scale, place);
-    const sign = place === 1 && scale.clipped ? "≥ " : place === 0 && value > 0 ? "≤ " : "";
+    const sign = place === 1 && scale.clipped ? "≥ " : place === 0 && scale.kind === "log" ? "≤ " : "";
     return element("span", {}, sign + probability(value));
   }));
   unit.textContent = `Probability of each patch, ${scale.kind} scale; ` +

@@ -55,7 +55,7 @@ function drawSetKey(context, sets) {
   context.textAlign = "left";
   sets.prevalence.forEach((share, set) => {
     const x = set * 140;
-    context.fillStyle = css(SET_COLOURS[set]);
+    context.fillStyle = css((sets.colours ?? SET_COLOURS)[set]);
     context.fillRect(x, 8, 26, 26);
     context.fillStyle = "#000";
     context.fillText(`${set + 1}: ${(100 * share).toFixed(1)} %`, x + 34, 22);
