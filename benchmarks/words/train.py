@@ -1,0 +1,181 @@
+"""Train the small FLUX on composed garments: one hour of one CPU core.
+
+Straight path x_t = (1 - t) x + t noise, velocity target noise - x. Lightness is scaled
+up and colour down (`pixel_space`), so that for t of .5 to .9 a garment's shape can be
+seen and its colour cannot: only the prompt tells it, by the garment's name. That part
+of the path is drawn more often, and colour errors weigh more there. Muon for matrices,
+AdamW for the rest, warm-up and a straight line to zero, averaged weights. The same
+seed and steps give the same weights, also after an interruption.
+
+    python benchmarks/words/train.py --data FOLDER --out FOLDER
+"""
+
+import argparse
+import copy
+import itertools
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from data import DEFAULT_FOLDER, Wardrobe, compose
+from model import assemble, packed, parts, places, token_numbers
+from torch import nn
+
+from attnchain.models.pixel_space import PixelAutoencoder
+
+BATCH = 32
+WARM_UP = 200
+AVERAGING = 0.998
+EMPTY = 0.1
+COLOUR_WEIGHT = 20.0
+
+
+def batch_of(
+    wardrobe: Wardrobe, seed: int, step: int
+) -> tuple[torch.Tensor, list[str]]:
+    """Pictures (b, 3, 32, 32) in [-1, 1] and their prompts; a tenth have none."""
+    found = [compose(wardrobe, (seed, step, n), named=False) for n in range(BATCH)]
+    pixels = torch.from_numpy(np.stack([c.picture for c in found])).permute(0, 3, 1, 2)
+    keep = np.random.default_rng((seed, step)).random(BATCH) >= EMPTY
+    return 2 * pixels - 1, [c.prompt * bool(k) for c, k in zip(found, keep, strict=True)]
+
+
+def noise_levels(count: int, generator: torch.Generator) -> torch.Tensor:
+    """Three in five from .45 to .95, the others from all of (0, 1)."""
+    low, high = torch.rand(2, count, generator=generator)
+    often = torch.rand(count, generator=generator) < 0.6
+    return torch.where(often, 0.45 + 0.5 * high, low)
+
+
+def loss_of(
+    model: nn.ModuleDict,
+    latents: torch.Tensor,
+    prompts: list[str],
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted squared error of the velocity, and that of colour alone."""
+    clean = packed(latents)
+    t = noise_levels(len(clean), generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    amount = t[:, None, None]
+    velocity = model["transformer"](
+        hidden_states=(1 - amount) * clean + amount * noise,
+        encoder_hidden_states=model["text"](token_numbers(prompts))[0],
+        pooled_projections=torch.zeros(len(clean), 8),
+        timestep=t,
+        img_ids=places(),
+        txt_ids=torch.zeros(token_numbers(prompts).shape[1], 3),
+    ).sample
+    error = (velocity - (noise - clean)).square()
+    light, colour = error[..., :4].mean((1, 2)), error[..., 4:].mean((1, 2))
+    weight = COLOUR_WEIGHT * (t.square() + 0.05)
+    visible = (colour * t.square())[(t > 0.6) & (t < 0.9)].mean()
+    return (light + weight * colour).mean(), visible.detach()
+
+
+class Training:
+    """Weights, their average, optimizers, and the file that keeps them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.args, self.step = args, 0
+        self.model = nn.ModuleDict(parts())
+        self.average = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
+        self.optimizers = _optimizers(self.model, args.rate)
+        self.file = args.out / "training.pt"
+
+    def kept(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        numbered = {f"optimizer{n}": o for n, o in enumerate(self.optimizers)}
+        return {"model": self.model, "average": self.average, **numbered}
+
+    def save(self) -> None:
+        temporary = self.file.with_suffix(".part")
+        states = {name: part.state_dict() for name, part in self.kept().items()}
+        torch.save({"step": self.step, **states}, temporary)
+        temporary.replace(self.file)
+
+    def resume(self) -> None:
+        if self.file.exists():
+            states = torch.load(self.file)
+            self.step = states["step"]
+            for name, part in self.kept().items():
+                part.load_state_dict(states[name])
+
+    def advance(self, latents: torch.Tensor, prompts: list[str]) -> tuple[float, float]:
+        """One step; returns the loss and the colour error where only words tell."""
+        generator = torch.Generator().manual_seed(self.args.seed * 10**6 + self.step)
+        left = (self.args.steps - self.step) / (self.args.steps - WARM_UP)
+        for group in itertools.chain(*(o.param_groups for o in self.optimizers)):
+            group["lr"] = self.args.rate * min((self.step + 1) / WARM_UP, left)
+        loss, colour = loss_of(self.model, latents, prompts, generator)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        share = min(AVERAGING, self.step / (self.step + 10))
+        for old, new in zip(
+            self.average.parameters(), self.model.parameters(), strict=True
+        ):
+            old.lerp_(new.detach(), 1 - share)
+        return float(loss.detach()), float(colour)
+
+
+def _optimizers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    inner = {
+        name
+        for name, p in model.named_parameters()
+        if p.ndim == 2 and "blocks" in name and "norm" not in name
+    }
+    named = dict(model.named_parameters())
+    return [
+        torch.optim.Muon(
+            [named[name] for name in sorted(inner)],
+            lr=rate,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [p for name, p in named.items() if name not in inner],
+            lr=rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+        ),
+    ]
+
+
+def train(args: argparse.Namespace) -> None:
+    args.out.mkdir(parents=True, exist_ok=True)
+    wardrobe, space = Wardrobe(args.data, "train"), PixelAutoencoder()
+    training = Training(args)
+    training.resume()
+    sums, began = np.zeros(2), time.process_time()
+    while training.step < args.steps:
+        pixels, prompts = batch_of(wardrobe, args.seed, training.step)
+        latents = space.encode(pixels).latent_dist.mode()
+        sums += training.advance(latents, prompts)
+        if training.step % 50 == 0:
+            used = time.process_time() - began
+            record = {"step": training.step, "cpu_s": round(used)}
+            loss, colour = (float(x) for x in (sums / 50).round(4))
+            print(json.dumps(record | {"loss": loss, "colour": colour}), flush=True)
+            sums[:] = 0
+        if training.step % 250 == 0:
+            training.save()
+    assemble(training.average).save_pretrained(args.out / "garments-mmdit")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
+    parser.add_argument("--out", type=Path, default=Path("runs/words"))
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    train(given)
