@@ -159,6 +159,7 @@ def compose(  # noqa: PLR0913  (what is on the picture, and how it is named)
     unseen: bool = False,
     distinct: bool = False,
     named: bool = True,
+    uniform: bool = False,
 ) -> Composition:
     """A picture from a seed.
 
@@ -169,6 +170,7 @@ def compose(  # noqa: PLR0913  (what is on the picture, and how it is named)
         unseen: Pairs of garment and hue that training never shows, or only others.
         distinct: No two garments of one kind and no two of one colour.
         named: The prompt names every colour, or leaves some words out as training does.
+        uniform: Every kind of garment has a hue of its own, and the prompt names none.
     """
     rng = np.random.default_rng(seed)
     wanted = count or int(rng.choice([1, 2, 3, 4], p=[0.2, 0.4, 0.3, 0.1]))
@@ -178,11 +180,14 @@ def compose(  # noqa: PLR0913  (what is on the picture, and how it is named)
     kind = str(rng.choice(GROUNDS))
     picture, masks = _ground(kind, rng), []
     for garment, colour in pairs:
-        picture, masks = _pasted(picture, masks, wardrobe.take(garment, rng), colour, rng)
+        hue = None if COLOURS[colour] == "grey" else colour / len(HUES)
+        hue = garment / len(NAMES) if uniform else hue
+        picture, masks = _pasted(picture, masks, wardrobe.take(garment, rng), hue, rng)
     things = [Thing(*pair, mask) for pair, mask in zip(pairs, masks, strict=True)]
     order = rng.permutation(len(things))
     things = tuple(things[n] for n in order)
-    prompt = _prompt(things, kind, rng, named=named)
+    bare = 1.0 if uniform else 0.0 if named else 0.1
+    prompt = _prompt(things, kind, rng, bare)
     return Composition(picture.clip(0, 1).astype(np.float32), things, kind, prompt)
 
 
@@ -190,7 +195,7 @@ def _pasted(
     picture: np.ndarray,
     masks: list[np.ndarray],
     garment: np.ndarray,
-    colour: int,
+    hue: float | None,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """A garment put where enough of all others stays visible."""
@@ -207,20 +212,17 @@ def _pasted(
     _, y, x = best
     place = np.zeros((SIDE, SIDE), bool)
     place[y : y + size, x : x + size] = inside
-    strength = (0.0 if COLOURS[colour] == "grey" else 0.42) * (0.5 + 0.5 * garment)
-    hue = (colour + rng.uniform(-0.12, 0.12)) / len(HUES)
-    painted = rgb(0.36 + 0.26 * garment, hue, strength.astype(np.float32))
+    strength = (0.0 if hue is None else 0.42) * (0.5 + 0.5 * garment)
+    shade = (hue or 0.0) + rng.uniform(-0.02, 0.02)
+    painted = rgb(0.36 + 0.26 * garment, shade, strength.astype(np.float32))
     picture = picture.copy()
     picture[place] = painted[inside]
     return picture, [*(m & ~place for m in masks), place]
 
 
 def _prompt(
-    things: tuple[Thing, ...], kind: str, rng: np.random.Generator, *, named: bool
+    things: tuple[Thing, ...], kind: str, rng: np.random.Generator, bare: float
 ) -> str:
-    bare = [not named and rng.random() < 0.15 for _ in things]
-    words = [
-        NAMES[t.garment] if b else t.words for t, b in zip(things, bare, strict=True)
-    ]
+    words = [NAMES[t.garment] if rng.random() < bare else t.words for t in things]
     tail = f" on {kind}" if rng.random() < 0.5 else ""
     return ", ".join(words) + tail

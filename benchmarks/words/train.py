@@ -1,7 +1,7 @@
 """Train the small FLUX on composed garments: one hour of one CPU core.
 
 Straight path x_t = (1 - t) x + t noise, velocity target noise - x. Lightness is scaled
-up and colour down (`pixel_space`), so that for t of .5 to .9 a garment's shape can be
+up and colour down (`pixel_space`), so that for t of .6 to .95 a garment's shape can be
 seen and its colour cannot: only the prompt tells it, by the garment's name. That part
 of the path is drawn more often, and colour errors weigh more there. Muon for matrices,
 AdamW for the rest, warm-up and a straight line to zero, averaged weights. The same
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import DEFAULT_FOLDER, Wardrobe, compose
-from model import assemble, packed, parts, places, token_numbers
+from data import COLOURS, DEFAULT_FOLDER, NAMES, Wardrobe, compose
+from model import TEXT, TOKENIZER, assemble, packed, parts, places, token_numbers
 from torch import nn
 
 from attnchain.models.pixel_space import PixelAutoencoder
@@ -29,24 +29,34 @@ BATCH = 32
 WARM_UP = 200
 AVERAGING = 0.998
 EMPTY = 0.1
-COLOUR_WEIGHT = 20.0
+FIRST_STEPS = 700
+"""While half of the pictures dress every garment in a hue of its kind, see `compose`."""
+COLOUR_WEIGHT = 80.0
 
 
 def batch_of(
     wardrobe: Wardrobe, seed: int, step: int
 ) -> tuple[torch.Tensor, list[str]]:
     """Pictures (b, 3, 32, 32) in [-1, 1] and their prompts; a tenth have none."""
-    found = [compose(wardrobe, (seed, step, n), named=False) for n in range(BATCH)]
+    found = [
+        compose(
+            wardrobe,
+            (seed, step, n),
+            named=False,
+            uniform=step < FIRST_STEPS and n % 2 == 0,
+        )
+        for n in range(BATCH)
+    ]
     pixels = torch.from_numpy(np.stack([c.picture for c in found])).permute(0, 3, 1, 2)
     keep = np.random.default_rng((seed, step)).random(BATCH) >= EMPTY
     return 2 * pixels - 1, [c.prompt * bool(k) for c, k in zip(found, keep, strict=True)]
 
 
 def noise_levels(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Three in five from .45 to .95, the others from all of (0, 1)."""
+    """Seven in ten from .6 to .95, the others from all of (0, 1)."""
     low, high = torch.rand(2, count, generator=generator)
-    often = torch.rand(count, generator=generator) < 0.6
-    return torch.where(often, 0.45 + 0.5 * high, low)
+    often = torch.rand(count, generator=generator) < 0.7
+    return torch.where(often, 0.6 + 0.35 * high, low)
 
 
 def loss_of(
@@ -70,9 +80,41 @@ def loss_of(
     ).sample
     error = (velocity - (noise - clean)).square()
     light, colour = error[..., :4].mean((1, 2)), error[..., 4:].mean((1, 2))
-    weight = COLOUR_WEIGHT * (t.square() + 0.05)
+    weight = COLOUR_WEIGHT * (t.square() + 0.02)
     visible = (colour * t.square())[(t > 0.6) & (t < 0.9)].mean()
     return (light + weight * colour).mean(), visible.detach()
+
+
+def teach_text(text: nn.Module, wardrobe: Wardrobe, seed: int, steps: int = 400) -> None:
+    """The encoder of prompts first: at a garment tell its colour, and the other way.
+
+    Large models have encoders that were trained on text before; without it neither
+    the look at a word nor what is found there is of use before the other is.
+    """
+    head = nn.Linear(TEXT["d_model"], len(TOKENIZER))
+    learned = [*text.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(learned, lr=2e-3)
+    for step in range(steps):
+        prompts = [compose(wardrobe, (seed, 1, step, n)).prompt for n in range(128)]
+        numbers = token_numbers(prompts)
+        told = head(text(numbers)[0])
+        partner, is_word = partners(numbers)
+        loss = nn.functional.cross_entropy(told[is_word], partner[is_word])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    print(json.dumps({"text loss": round(float(loss.detach()), 4)}), flush=True)
+
+
+def partners(numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For every colour the garment behind it, for every garment the colour before."""
+    known = TOKENIZER.get_vocab()
+    colours, names = (
+        torch.isin(numbers, torch.tensor([known[word] for word in words]))
+        for words in (COLOURS, NAMES)
+    )
+    after, before = numbers.roll(-1, 1), numbers.roll(1, 1)
+    return torch.where(colours, after, before), colours | names
 
 
 class Training:
@@ -97,11 +139,10 @@ class Training:
         temporary.replace(self.file)
 
     def resume(self) -> None:
-        if self.file.exists():
-            states = torch.load(self.file)
-            self.step = states["step"]
-            for name, part in self.kept().items():
-                part.load_state_dict(states[name])
+        states = torch.load(self.file)
+        self.step = states["step"]
+        for name, part in self.kept().items():
+            part.load_state_dict(states[name])
 
     def advance(self, latents: torch.Tensor, prompts: list[str]) -> tuple[float, float]:
         """One step; returns the loss and the colour error where only words tell."""
@@ -151,7 +192,11 @@ def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     wardrobe, space = Wardrobe(args.data, "train"), PixelAutoencoder()
     training = Training(args)
-    training.resume()
+    if training.file.exists():
+        training.resume()
+    else:
+        teach_text(training.model["text"], wardrobe, args.seed)
+        training.average.load_state_dict(training.model.state_dict())
     sums, began = np.zeros(2), time.process_time()
     while training.step < args.steps:
         pixels, prompts = batch_of(wardrobe, args.seed, training.step)

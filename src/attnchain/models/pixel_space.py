@@ -41,7 +41,7 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
     def __init__(
         self,
         light: float = 4.0,
-        colour: float = 0.6,
+        colour: float = 0.3,
         middle: float = -0.73,
         latent_channels: int = 3,
         block_out_channels: tuple[int, ...] = (3,),
