@@ -1,5 +1,6 @@
 """A small FLUX: joint attention over words and pixels, as a pipeline of diffusers."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,3 +97,12 @@ def assemble(learned: nn.ModuleDict) -> Any:
         tokenizer_2=TOKENIZER,
         transformer=learned["transformer"],
     )
+
+
+def load_pipeline(folder: str | Path) -> Any:
+    """What `assemble` made, from its folder."""
+    diffusers = require("diffusers", extra="diffusers", feature="the small FLUX")
+    pipeline = diffusers.FluxPipeline.from_pretrained(folder)
+    pipeline.default_sample_size = SIDE
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
