@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from data import DEFAULT_FOLDER, NAMES, SIDE, Composition, Wardrobe, compose
+from garments import DEFAULT_FOLDER, NAMES, SIDE, Composition, Wardrobe, compose
 from model import load_pipeline
 from reading import Blocks, read
 from rules import CHEAP, COLUMN, WHOLE, Rule
@@ -35,6 +35,7 @@ from attnchain.maps import enlarge
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
 from kept import kept_run
 
+JUDGE = Path(__file__).parent / "judge.safetensors"
 NOISES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)
 BATCH = 25
 ALL: Blocks = (0, 1, 2, 3, 4, 5)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import COLOURS, DEFAULT_FOLDER, NAMES, SIDE, Composition, Wardrobe, compose
+from garments import COLOURS, DEFAULT_FOLDER, NAMES, SIDE, Composition, Wardrobe, compose
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from torch import nn

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import COLOURS, GROUNDS, NAMES, SIDE
+from garments import COLOURS, GROUNDS, NAMES, SIDE
 from torch import nn
 
 from attnchain.models.pixel_space import LENGTH, PixelAutoencoder, word_tokenizer

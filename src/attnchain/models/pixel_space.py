@@ -40,7 +40,7 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        light: float = 4.0,
+        light: float = 6.0,
         colour: float = 0.3,
         middle: float = -0.73,
         latent_channels: int = 3,

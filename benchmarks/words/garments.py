@@ -159,7 +159,6 @@ def compose(  # noqa: PLR0913  (what is on the picture, and how it is named)
     unseen: bool = False,
     distinct: bool = False,
     named: bool = True,
-    uniform: bool = False,
 ) -> Composition:
     """A picture from a seed.
 
@@ -170,7 +169,6 @@ def compose(  # noqa: PLR0913  (what is on the picture, and how it is named)
         unseen: Pairs of garment and hue that training never shows, or only others.
         distinct: No two garments of one kind and no two of one colour.
         named: The prompt names every colour, or leaves some words out as training does.
-        uniform: Every kind of garment has a hue of its own, and the prompt names none.
     """
     rng = np.random.default_rng(seed)
     wanted = count or int(rng.choice([1, 2, 3, 4], p=[0.2, 0.4, 0.3, 0.1]))
@@ -181,13 +179,11 @@ def compose(  # noqa: PLR0913  (what is on the picture, and how it is named)
     picture, masks = _ground(kind, rng), []
     for garment, colour in pairs:
         hue = None if COLOURS[colour] == "grey" else colour / len(HUES)
-        hue = garment / len(NAMES) if uniform else hue
         picture, masks = _pasted(picture, masks, wardrobe.take(garment, rng), hue, rng)
     things = [Thing(*pair, mask) for pair, mask in zip(pairs, masks, strict=True)]
     order = rng.permutation(len(things))
     things = tuple(things[n] for n in order)
-    bare = 1.0 if uniform else 0.0 if named else 0.1
-    prompt = _prompt(things, kind, rng, bare)
+    prompt = _prompt(things, kind, rng, bare=0.0 if named else 0.05)
     return Composition(picture.clip(0, 1).astype(np.float32), things, kind, prompt)
 
 
