@@ -14,7 +14,7 @@ Runs are kept in OUT/runs as they end. Writes OUT/claims.json and OUT/claims.md.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -35,7 +35,6 @@ from attnchain.maps import enlarge
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
 from kept import kept_run
 
-JUDGE = Path(__file__).parent / "judge.safetensors"
 NOISES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)
 BATCH = 25
 ALL: Blocks = (0, 1, 2, 3, 4, 5)
@@ -55,9 +54,7 @@ class Task:
     def pictures(self, wardrobe: Wardrobe, first: int, count: int, *, unseen: bool):
         seeds = range(first, first + count)
         options: dict[str, Any] = {"distinct": True, "unseen": unseen and not self.grey}
-        return [
-            compose(wardrobe, (3, n), count=self.count, **options) for n in seeds
-        ]
+        return [compose(wardrobe, (3, n), count=self.count, **options) for n in seeds]
 
     def words(self, composition: Composition) -> tuple[str, ...]:
         if self.grey:
@@ -121,7 +118,9 @@ def chosen(
             )
         }
         make = partial(_means, pipeline, task, found, noise, rules)
-        for key, value in kept_run(args.runs, f"choose-{task.name}-{noise}", make).items():
+        for key, value in kept_run(
+            args.runs, f"choose-{task.name}-{noise}", make
+        ).items():
             name, number = key.split("|")
             tried[name][noise, BLOCKS[int(number)]] = value
     best = {name: max(values, key=values.__getitem__) for name, values in tried.items()}
@@ -145,7 +144,9 @@ def reported(
     rules = CHEAP | WHOLE
     rows: dict[str, Any] = {}
     for noise in NOISES:
-        mine = {n: (rules[n], b) for n, (level, b) in settings.items() if level == noise}
+        mine = {
+            n: (rules[n], b) for n, (level, b) in settings.items() if level == noise
+        }
         if mine:
             make = partial(scored, pipeline, task, found, noise, mine)
             rows |= kept_run(args.runs, f"report-{task.name}-{noise}", make)
@@ -164,7 +165,9 @@ def _ablations(
     noise, blocks = settings[COLUMN]
     walk, rows = CHEAP[COLUMN], {}
     for level in (*NOISES, EVERY):
-        make = partial(scored, pipeline, task, found, level, {f"at {level}": (walk, blocks)})
+        make = partial(
+            scored, pipeline, task, found, level, {f"at {level}": (walk, blocks)}
+        )
         rows |= kept_run(args.runs, f"noise-{task.name}-{level}", make)
     each = {f"blocks {b}": (walk, b) for b in BLOCKS}
     make = partial(scored, pipeline, task, found, noise, each)

@@ -151,7 +151,7 @@ def _pairs(
     return chosen
 
 
-def compose(  # noqa: PLR0913  (what is on the picture, and how it is named)
+def compose(
     wardrobe: Wardrobe,
     seed: object,
     *,

@@ -14,13 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from garments import COLOURS, DEFAULT_FOLDER, NAMES, SIDE, Composition, Wardrobe, compose
+from garments import (
+    COLOURS,
+    DEFAULT_FOLDER,
+    NAMES,
+    SIDE,
+    Composition,
+    Wardrobe,
+    compose,
+)
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
-NOTHING = -1
+JUDGE = Path(__file__).parent / "judge.safetensors"
 LEAST_PIXELS = 20
 """Smaller regions are no garment."""
 
@@ -128,7 +136,9 @@ def train(args: argparse.Namespace) -> None:
     for step in range(args.steps):
         found = _batch(wardrobe, 7, step)
         pixels = pixels_of(found)
-        noisy = pixels + 0.03 * torch.rand(len(pixels), 1, 1, 1) * torch.randn(pixels.shape)
+        noisy = pixels + 0.03 * torch.rand(len(pixels), 1, 1, 1) * torch.randn(
+            pixels.shape
+        )
         loss = sum(
             cross_entropy(scores, truth)
             for scores, truth in zip(judge(noisy), answers(found), strict=True)
@@ -138,7 +148,12 @@ def train(args: argparse.Namespace) -> None:
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            print(step, round(float(loss.detach()), 4), round(time.process_time() - began), flush=True)
+            print(
+                step,
+                round(float(loss.detach()), 4),
+                round(time.process_time() - began),
+                flush=True,
+            )
     judge.eval()
     save_file(judge.state_dict(), args.out)
     print(agreement(judge, Wardrobe(args.data, "t10k")))
@@ -153,11 +168,18 @@ def agreement(judge: Judge, wardrobe: Wardrobe, batches: int = 16) -> dict[str, 
         garments, colours = answers(found)
         named = [scores.argmax(1) for scores in judge(pixels_of(found))]
         on = garments < len(NAMES)
-        right.append(((named[0] == garments) & (named[1] == colours))[on].float().mean())
-        for composition, seen in zip(found, seen_in(judge, pixels_of(found)), strict=True):
+        right.append(
+            ((named[0] == garments) & (named[1] == colours))[on].float().mean()
+        )
+        for composition, seen in zip(
+            found, seen_in(judge, pixels_of(found)), strict=True
+        ):
             have = {(one.garment, one.colour) for one in seen}
             things += [(t.garment, t.colour) in have for t in composition.things]
-    return {"pixels": float(torch.stack(right).mean()), "things": float(np.mean(things))}
+    return {
+        "pixels": float(torch.stack(right).mean()),
+        "things": float(np.mean(things)),
+    }
 
 
 if __name__ == "__main__":

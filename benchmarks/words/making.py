@@ -18,21 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from claims import ALL, JUDGE, TASKS, kept_run
+from claims import ALL, TASKS, kept_run
 from garments import DEFAULT_FOLDER, SIDE, Composition, Wardrobe
-from judge import Judge, load_judge, pixels_of, seen_in
+from judge import JUDGE, Judge, load_judge, pixels_of, seen_in
 from model import load_pipeline
 from reading import read
 from samples import CHUNK, STEPS, obeyed, prompts_of
 from scoring import scores_of
 
-from attnchain import TokenRank, capture, token_rank
+from attnchain import capture, token_rank
 from attnchain.capturing import TokenGrid
 from attnchain.evaluate.metrics import covering
 from attnchain.evaluate.report import mean_and_interval
 from attnchain.maps import enlarge, largest
 from attnchain.methods.diffseg import grid_anchors, merge_maps, rank_anchors
 from attnchain.operators import AbstractTransition
+from attnchain.ranking import TokenRank
 from attnchain.text import segment_words, text_attention
 
 SHARES = (0.1, 0.2, 0.3, 0.4)
@@ -101,13 +102,13 @@ class Patches:
 def readings(args: argparse.Namespace, pipeline: Any, count: int) -> list[Any]:
     """Composed pictures of three garments, and what their patches attend to."""
     task, found = TASKS[1], []
+    grid = TokenGrid(rows=SIDE // 2, columns=SIDE // 2)
     for start in range(0, count, CHUNK):
         part = task.pictures(args.wardrobe, 20_000 + start, CHUNK, unseen=True)
         words = [task.words(composition) for composition in part]
         prompts = [composition.prompt for composition in part]
         reading = read(pipeline, task.pixels(part), prompts, words, args.noise, start)
         chains = reading.patch_chain(ALL)
-            grid = TokenGrid(rows=SIDE // 2, columns=SIDE // 2)
         found += [(c, Patches(chains[row], grid)) for row, c in enumerate(part)]
     return found
 
@@ -150,7 +151,11 @@ def blanked(judge: Judge, found: list[Any]) -> dict[str, list[float]]:
             count = round(share * len(values))
             blank = torch.zeros(len(values))
             blank[values.topk(count).indices] = 1
-            mask = blank.view(SIDE // 2, -1).repeat_interleave(2, 0).repeat_interleave(2, 1)
+            mask = (
+                blank.view(SIDE // 2, -1)
+                .repeat_interleave(2, 0)
+                .repeat_interleave(2, 1)
+            )
             pixels = pixels_of([composition])
             mean = pixels.mean((2, 3), keepdim=True)
             shown = torch.where(mask.bool(), mean, pixels)
@@ -166,7 +171,7 @@ def _pairs(order: dict[str, torch.Tensor]) -> list[Any]:
 def _by_step(scores: dict[str, Any]) -> list[str]:
     """Rows of the table of steps."""
     lines = [
-        "| step of 12 | AP, column select | AP, 2 bounces | right word, column select |",
+        "| step of 12 | AP, column select | AP, 2 bounces | right word, column |",
         "|---|---|---|---|",
     ]
     for step in range(STEPS):

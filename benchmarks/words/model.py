@@ -40,9 +40,10 @@ def build(name: str, **options: Any) -> Any:
 
 def parts() -> dict[str, nn.Module]:
     """What is learned: the denoiser and the encoder of its prompts."""
-    from transformers import T5Config, T5EncoderModel
-
-    text = T5EncoderModel(T5Config(vocab_size=len(TOKENIZER), **TEXT))
+    transformers = require("transformers", extra="text", feature="the small FLUX")
+    text = transformers.T5EncoderModel(
+        transformers.T5Config(vocab_size=len(TOKENIZER), **TEXT)
+    )
     return {
         "transformer": build("FluxTransformer2DModel", **TRANSFORMER),
         "text": text,
@@ -72,10 +73,9 @@ def places(side: int = SIDE // 2) -> torch.Tensor:
 
 def assemble(learned: nn.ModuleDict) -> Any:
     """The pipeline of diffusers; CLIP's place is taken by one that says nothing."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    silent = CLIPTextModel(
-        CLIPTextConfig(
+    transformers = require("transformers", extra="text", feature="the small FLUX")
+    silent = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
             vocab_size=len(TOKENIZER),
             hidden_size=TRANSFORMER["pooled_projection_dim"],
             intermediate_size=8,

@@ -60,7 +60,9 @@ class Reading:
     def starts(self) -> Tensor:
         """Even on the tokens of each word, (words, b, n)."""
         found = torch.zeros(len(self.words[0]), len(self.words), self.grid.n_tokens)
-        for row, (tokens, words) in enumerate(zip(self.tokens, self.words, strict=True)):
+        for row, (tokens, words) in enumerate(
+            zip(self.tokens, self.words, strict=True)
+        ):
             for number, word in enumerate(words):
                 places_of = list(tokens.find(word, grid=self.grid))
                 found[number, row, places_of] = 1 / len(places_of)
@@ -73,7 +75,7 @@ class Reading:
 
 
 @torch.no_grad()
-def read(  # noqa: PLR0913, PLR0917  (a pass and what to look for)
+def read(  # noqa: PLR0917  (a pass and what to look for)
     pipeline: Any,
     pixels: Tensor,
     prompts: Sequence[str],

@@ -19,11 +19,13 @@ POPULAR = 3.0
 """Tokens of more than so many times the mean incoming TokenRank are dropped."""
 
 
-def _walked(chain: AbstractTransition, starts: Tensor, bounces: int, **way: Any) -> Tensor:
+def _walked(
+    chain: AbstractTransition, starts: Tensor, bounces: int, **way: Any
+) -> Tensor:
     return torch.stack([propagate(chain, start, bounces, **way) for start in starts])
 
 
-def walk(  # noqa: PLR0913  (the paper's knobs, one by one)
+def walk(
     reading: Reading,
     blocks: Blocks,
     *,

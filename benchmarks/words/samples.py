@@ -19,15 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from garments import DEFAULT_FOLDER, Wardrobe, compose
-from judge import Judge, load_judge, pixels_of, seen_in
+from judge import JUDGE, Judge, load_judge, pixels_of, seen_in
 from model import load_pipeline
 from PIL import Image
 
 from attnchain.evaluate.report import interval
 from attnchain.guidance import guide
 
-BESIDE = Path(__file__).parents[1]
-sys.path += [str(BESIDE / "guidance"), str(BESIDE / "methods")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "guidance"))
 from metrics import all_scores, moments
 from outputs import save_picture
 from sample import guidance_of
@@ -190,7 +189,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--model", default="garments-mmdit")
-    parser.add_argument("--judge", type=Path, default=Path(__file__).parent / "judge.safetensors")
+    parser.add_argument("--judge", type=Path, default=JUDGE)
     parser.add_argument("--out", type=Path, default=Path("out/words"))
     parser.add_argument("--cells", nargs="+", default=CELLS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -48,7 +48,11 @@ def scores_of(maps: Maps, masks: Sequence[np.ndarray]) -> dict[str, float]:
         _of_word(one, mask, np.logical_or.reduce([m for m in masks if m is not mask]))
         for one, mask in zip(maps, masks, strict=True)
     ]
-    found = {name: float(np.mean([row[name] for row in rows])) for row in rows[:1] for name in row}
+    found = {
+        name: float(np.mean([row[name] for row in rows]))
+        for row in rows[:1]
+        for name in row
+    }
     if len(masks) > 1:
         shares = maps / maps.mean((1, 2), keepdims=True).clip(1e-30)
         ahead = shares.argmax(0)

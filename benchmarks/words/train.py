@@ -21,13 +21,21 @@ from typing import Any
 import numpy as np
 import torch
 from garments import COLOURS, DEFAULT_FOLDER, NAMES, Wardrobe, compose
-from judge import Judge, load_judge
-from model import TEXT, TOKENIZER, TRANSFORMER, assemble, packed, parts, places, token_numbers
+from judge import JUDGE, Judge, load_judge
+from model import (
+    TEXT,
+    TOKENIZER,
+    TRANSFORMER,
+    assemble,
+    packed,
+    parts,
+    places,
+    token_numbers,
+)
 from torch import nn
 
 from attnchain.models.pixel_space import PixelAutoencoder
 
-JUDGE = Path(__file__).parent / "judge.safetensors"
 BATCH = 32
 WARM_UP = 200
 AVERAGING = 0.998
@@ -48,7 +56,9 @@ def batch_of(
     found = [compose(wardrobe, (seed, step, n), named=False) for n in range(BATCH)]
     pixels = torch.from_numpy(np.stack([c.picture for c in found])).permute(0, 3, 1, 2)
     keep = np.random.default_rng((seed, step)).random(BATCH) >= EMPTY
-    return 2 * pixels - 1, [c.prompt * bool(k) for c, k in zip(found, keep, strict=True)]
+    return 2 * pixels - 1, [
+        c.prompt * bool(k) for c, k in zip(found, keep, strict=True)
+    ]
 
 
 def noise_levels(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -99,7 +109,7 @@ def loss_of(
     prompts: list[str],
     generator: torch.Generator,
 ) -> dict[str, torch.Tensor]:
-    """Errors of lightness, colour and what is seen; `hidden`, colour that words tell."""
+    """Errors of lightness, colour and what is seen; `hidden`, where words tell."""
     t = noise_levels(len(clean), generator)
     noise = torch.randn(clean.shape, generator=generator)
     amount = t[:, None, None]
@@ -124,7 +134,9 @@ def seen_by(judge: Judge, pixels: torch.Tensor) -> torch.Tensor:
     return nn.functional.avg_pool2d(shares, 2).flatten(2).mT
 
 
-def teach_text(text: nn.Module, wardrobe: Wardrobe, seed: int, steps: int = 400) -> None:
+def teach_text(
+    text: nn.Module, wardrobe: Wardrobe, seed: int, steps: int = 400
+) -> None:
     """The encoder of prompts first: at a garment tell its colour, and the other way.
 
     Large models have encoders that were trained on text before; without it neither

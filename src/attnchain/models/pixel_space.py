@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 LENGTH: Final = 16
 """Tokens of a prompt, its end included."""
-SPECIAL: Final = ("<pad>", "</s>", "<unk>")
+SPECIAL: Final = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 _R2, _R3, _R6 = 2**-0.5, 3**-0.5, 6**-0.5
 OPPONENT: Final = ((_R3, _R3, _R3), (_R2, 0.0, -_R2), (_R6, -2 * _R6, _R6))
@@ -40,6 +40,7 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         light: float = 6.0,
         colour: float = 0.3,
         middle: float = -0.73,
@@ -65,7 +66,7 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
     def decode(
         self,
         z: Float[Tensor, "b 3 height width"],
-        return_dict: bool = True,  # noqa: FBT001, FBT002  (diffusers' own signature)
+        return_dict: bool = True,
         generator: object = None,
     ) -> Any:
         turned = z / self.scale.to(z) + self.shift.to(z)
@@ -91,17 +92,11 @@ def word_tokenizer(words: Sequence[str]) -> WordTokenizer:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
 
-    numbers = {word: number for number, word in enumerate((*SPECIAL, *words))}
-    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    numbers = {word: number for number, word in enumerate((*SPECIAL.values(), *words))}
+    tokenizer = Tokenizer(models.WordLevel(numbers, SPECIAL["unk_token"]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", numbers["</s>"])]
     )
-    return WordTokenizer(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=LENGTH,
-    )
+    return WordTokenizer(tokenizer_object=tokenizer, model_max_length=LENGTH, **SPECIAL)
