@@ -78,9 +78,12 @@ def _asked_masks(
 def _maps(
     captured: Any, pipeline: Any, composition: Composition, step: int, bounces: int
 ) -> np.ndarray:
-    part = captured.matching(steps=step)
     attention = text_attention(
-        part, pipeline=pipeline, prompt=composition.prompt, weights="uniform"
+        captured,
+        pipeline=pipeline,
+        prompt=composition.prompt,
+        weights="uniform",
+        steps=step,
     )
     words = [thing.words for thing in composition.things]
     found = segment_words(attention, words, bounces=bounces, size=(SIDE, SIDE))
