@@ -227,11 +227,11 @@ def test_claims_samples_and_making_run_small_and_are_taken_up_again(
     words.samples.main(argparse.Namespace(**shared, cells=cells, seeds=[0, 1], count=4))
     assert "| cfg3 |" in (out / "samples.md").read_text()
     assert (out / "samples.png").stat().st_size > 0
-    monkeypatch.setattr(words.making, "CHUNK", 2)
+    monkeypatch.setattr(words.making, "CHUNK", 4)
     monkeypatch.setattr(words.making, "STEPS", 2)
     monkeypatch.setattr(words.making, "_asked_masks", _first_masks)
-    words.making.main(argparse.Namespace(**shared, made=2, pictures=2, noise=0.5))
-    assert "2 pictures that show" in (out / "making.md").read_text()
+    words.making.main(argparse.Namespace(**shared, made=4, pictures=4, noise=0.5))
+    assert "4 pictures that show" in (out / "making.md").read_text()
 
 
 def _first_masks(judge, image, composition):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, IdentityDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
