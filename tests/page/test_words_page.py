@@ -60,8 +60,11 @@ def test_pointing_at_a_word_shows_its_map_at_every_slider(opened, reading):
 
 def test_patches_are_divided_and_a_click_keeps_a_word(opened, reading):
     page = opened.page
-    expected = reading.segmentation.walks.argmax(0).flatten().tolist()
-    assert page.evaluate("() => window.attnchain.labels") == expected
+    walks = reading.segmentation.walks.flatten(1)
+    found = torch.tensor(page.evaluate("() => window.attnchain.labels"))
+    clear = (walks[0] - walks[1]).abs() > 1e-5 * walks.max()  # maps agree so far
+    assert bool(clear.any())
+    assert torch.equal(found[clear], walks.argmax(0)[clear])
     assert page.evaluate("() => window.attnchain.values") is None
     button = page.locator("#words button").nth(1)
     button.click()
