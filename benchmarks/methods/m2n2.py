@@ -52,9 +52,8 @@ def reached(attention, truth, cut):
 
 def session_of(attention, clicks):
     session = Clicks(attention)
-    for positive, pixels in ((True, clicks.positive), (False, clicks.negative)):
-        for row, column in pixels:
-            session = session.add(column, row, positive=positive)
+    for (row, column), positive in clicks.made:
+        session = session.add(column, row, positive=positive)
     return session
 
 

@@ -75,7 +75,7 @@ def test_one_click_by_out_and_back_is_the_point_task(subject, monkeypatch):
         return subject.out_and_back(layers, "lambda2").matrix[patch]
 
     monkeypatch.setitem(baselines.NEARNESS, "lambda2 walk", walk)
-    clicks = Clicked(positive=((19, 30),))
+    clicks = Clicked((((19, 30), True),))
     found = by_nearness(subject, clicks, layers=(0, 1), nearness="lambda2 walk")
     expected = segment_point(subject.part((0, 1)), (30, 19)).labels
     assert iou(found, expected) > 0.99
@@ -84,14 +84,14 @@ def test_one_click_by_out_and_back_is_the_point_task(subject, monkeypatch):
 def test_a_session_is_that_of_the_tasks(subject):
     from attnchain.vision.clicks import Clicks
 
-    clicks = Clicked(positive=((19, 30), (9, 12)), negative=((35, 60),))
+    clicks = Clicked((((19, 30), True), ((9, 12), True), ((35, 60), False)))
     session = Clicks(subject.part((0, 1))).add(30, 19).add(12, 9)
     expected = session.add(60, 35, positive=False).segment().mask("object")
     assert torch.equal(in_session(subject, clicks, layers=(0, 1)), expected)
 
 
 def test_competing_clicks_divide_the_picture_by_distance(subject):
-    clicks = Clicked(positive=((20, 4),), negative=((20, 60),))
+    clicks = Clicked((((20, 4), True), ((20, 60), False)))
     found = by_nearness(subject, clicks, layers=(0, 1), nearness="picture")
     assert found[:, :8].any()
     assert not found[:, 40:].any()
@@ -129,6 +129,6 @@ def test_clicks_needed_are_twenty_where_the_level_is_not_reached():
 
 @pytest.mark.parametrize("method", click_methods(2), ids=lambda m: m.name)
 def test_every_method_finds_an_object_around_its_click(subject, method):
-    mask = method.run(subject, Clicked(positive=((19, 30),)))
+    mask = method.run(subject, Clicked((((19, 30), True),)))
     assert mask.shape == (40, 64)
     assert mask[19, 30]

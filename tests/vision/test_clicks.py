@@ -90,23 +90,37 @@ def test_the_correction_equals_dense_regression(session):
     chain = attention.chain.to_dense().double()
     kernel = chain / chain.sum(0) @ chain.T
     marked = session.add(*INSIDE["a"]).add(*INSIDE["."]).add(4, 28, positive=False)
-    one, three = session.add(*INSIDE["a"]).segment(), marked.segment()
+    one, three = (
+        torch.from_numpy(s._odds(s.marks)) for s in (session.add(*INSIDE["a"]), marked)
+    )
     patches = [mark.patches[0] for mark in marked.marks]
     sign = torch.tensor([1.0, 1.0, -1.0]).double()
     seen = kernel[patches[0]]
     floor = 1e-2 * seen.max()
-    theta = (seen[patches[0]] + floor) / one.maps[0].double()[12, 12].exp() - floor
+    theta = (seen[patches[0]] + floor) / one[12, 12].exp() - floor
     before = ((seen[patches] + floor) / (theta + floor)).log()
     missing = sign * (0.5 - sign * before).clamp_min(0)
     columns = kernel[:, patches] / kernel[patches, patches]
     matrix = columns[patches] + 0.1 * torch.eye(3).double()
     moved = columns @ torch.linalg.solve(matrix, 1.1 * missing)
-    difference = (three.maps[0] - one.maps[0]).double()
+    difference = three - one
     grid = attention.grid
     for patch in (0, 9, patches[2]):
         row, column = divmod(patch, grid.columns)
         corner = difference[row * 8 + 3 : row * 8 + 5, column * 8 + 3 : column * 8 + 5]
         assert abs(float(corner.mean() - moved[patch])) < 0.1 * float(moved.abs().max())
+
+
+def test_a_session_grown_and_one_from_its_marks_are_the_same(session):
+    grown = session.add(60, 32, positive=False).add(*INSIDE["a"]).add(4, 44)
+    at_once = Clicks(session.attention, grown.marks)
+    assert torch.equal(grown.segment().maps, at_once.segment().maps)
+
+
+def test_a_mark_on_its_own_side_changes_nothing(session):
+    one = session.add(*INSIDE["a"])
+    two = one.add(20, 12).add(60, 32, positive=False)
+    assert torch.equal(one.segment().labels, two.segment().labels)
 
 
 def test_a_stroke_marks_every_patch_on_its_way(session):

@@ -130,12 +130,12 @@ def _walked(mask: np.ndarray, colours: np.ndarray, reach: float) -> np.ndarray:
     inside, around = depth > reach, (away > reach) & (away < 10 * reach)
     found = mask.astype(np.float64)
     if inside.any() and around.any():
-        odds = _colour_odds(colours, mask, around, band)
-        found[band] = _absorbed(_links(colours, band), band, inside, odds)
+        odds = colour_odds(colours, mask, around, band)
+        found[band] = absorbed(links(colours, band), band, inside, odds)
     return found
 
 
-def _colour_odds(
+def colour_odds(
     colours: np.ndarray, mask: np.ndarray, around: np.ndarray, band: np.ndarray
 ) -> np.ndarray:
     """The share a / (a + b) of the colours in the band, from smoothed histograms."""
@@ -152,7 +152,7 @@ def _colour_odds(
     return shares[0] / (shares[0] + shares[1])
 
 
-def _links(colours: np.ndarray, band: np.ndarray) -> tuple[np.ndarray, ...]:
+def links(colours: np.ndarray, band: np.ndarray) -> tuple[np.ndarray, ...]:
     """Neighbours of which at least one lies in the band: two ends and a weight."""
     width = band.shape[1]
     below, right = band[:-1] | band[1:], band[:, :-1] | band[:, 1:]
@@ -168,7 +168,7 @@ def _links(colours: np.ndarray, band: np.ndarray) -> tuple[np.ndarray, ...]:
     return i, j, alike
 
 
-def _absorbed(
+def absorbed(
     links: tuple[np.ndarray, ...],
     band: np.ndarray,
     inside: np.ndarray,

@@ -1,7 +1,7 @@
 """Objects found by clicks: how many it takes a person whom the labels play."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,8 +31,8 @@ PROTOCOL: Final = (
     "clicks: at most 20, the first at the most interior pixel of the object, each "
     "next one at the most interior pixel of the larger error; a mask after each click "
     "from all clicks together. NoC@q: mean number of clicks to an IoU of q, 20 where "
-    "it is not reached. Clicking stops at IoU 0.90, and that IoU is then held. No "
-    "refinement at pixel level. Settings chosen by IoU after one click"
+    "it is not reached. Clicking stops at IoU 0.90, and that IoU is then held. "
+    "Settings chosen by IoU after one click"
 )
 
 
@@ -119,10 +119,24 @@ def clicks_needed(reached: list[float], level: float) -> int:
 
 @dataclass(frozen=True)
 class Clicked:
-    """Clicks so far, as (row, column) in pixels of the picture."""
+    """Clicks so far, oldest first.
 
-    positive: tuple[Pixel, ...] = ()
-    negative: tuple[Pixel, ...] = ()
+    Attributes:
+        made: (row, column) of each in pixels of the picture, and whether it is on the
+            object.
+    """
+
+    made: tuple[tuple[Pixel, bool], ...] = ()
+
+    @property
+    def positive(self) -> tuple[Pixel, ...]:
+        """Those on the object."""
+        return tuple(pixel for pixel, on in self.made if on)
+
+    @property
+    def negative(self) -> tuple[Pixel, ...]:
+        """Those off it."""
+        return tuple(pixel for pixel, on in self.made if not on)
 
     def with_next(
         self, mask: Mask, truth: Int[Tensor, "height width"]
@@ -146,16 +160,15 @@ class Clicked:
         taken, depth_taken = self._deepest((truth == 0) & mask)
         if max(depth_missed, depth_taken) == 0:
             return None
-        if depth_missed > depth_taken:
-            return replace(self, positive=(*self.positive, missed))
-        return replace(self, negative=(*self.negative, taken))
+        on = depth_missed > depth_taken
+        return Clicked((*self.made, (missed if on else taken, on)))
 
     def _deepest(self, region: Mask) -> tuple[Pixel, float]:
         from scipy.ndimage import distance_transform_edt
 
         padded = np.pad(region.numpy(), 1)
         depth = np.asarray(distance_transform_edt(padded))[1:-1, 1:-1].copy()
-        for row, column in self.positive + self.negative:
+        for (row, column), _ in self.made:
             depth[row, column] = 0
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)
         return (int(row), int(column)), float(depth[row, column])
@@ -228,12 +241,18 @@ def by_m2n2(subject: Subject, clicks: Clicked, *, layers: Layers) -> Mask:
 
 
 def _session(subject: Subject, clicks: Clicked, layers: Layers) -> Clicks:
-    session = Clicks(subject.part(layers))
-    for row, column in clicks.positive:
-        session = session.add(column, row)
-    for row, column in clicks.negative:
-        session = session.add(column, row, positive=False)
-    return session
+    """The session of these clicks, grown from that of all but the last."""
+    if not clicks.made:
+        return Clicks(subject.part(layers))
+    key = ("session", layers, clicks.made)
+    return subject.once(key, _grown, subject, clicks, layers)
+
+
+def _grown(subject: Subject, clicks: Clicked, layers: Layers) -> Clicks:
+    *before, ((row, column), on) = clicks.made
+    return _session(subject, Clicked(tuple(before)), layers).add(
+        column, row, positive=on
+    )
 
 
 def by_nearness(
