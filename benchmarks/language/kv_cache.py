@@ -143,24 +143,24 @@ def table(runs):
     """Markdown: what each choice loses, and that beside the column sum, paired."""
     base = np.array([run["whole cache"] for run in runs])
     lines = [
-        f"{len(runs)} texts; with the whole cache {base.mean():.3f} nats a token. "
+        f"With the whole cache {base.mean():.3f} nats a token ({len(runs)} texts). "
         "Nats more than that, mean and half a 95 % interval; then the paired "
         f"difference to `first {FIRST} + column sum` at the same share and depth "
-        "(below 0: better).",
+        "(below 0: better), on the same texts.",
         "",
-        "| kept by | share kept | layers | nats more | against column sum |",
-        "|---|---|---|---|---|",
+        "| kept by | share kept | layers | texts | nats more | against column sum |",
+        "|---|---|---|---|---|---|",
     ]
-    for name in [name for name in runs[0] if "|" in name]:
+    for name in dict.fromkeys(name for run in runs for name in run if "|" in name):
         method, keep, depth = name.split("|")
-        own = np.array([run[name] for run in runs])
-        rival = np.array(
-            [run[f"first {FIRST} + column sum|{keep}|{depth}"] for run in runs]
-        )
-        more, apart = interval(own - base), interval(own - rival)
+        rival = f"first {FIRST} + column sum|{keep}|{depth}"
+        found = [run for run in runs if name in run]
+        own = np.array([run[name] for run in found])
+        more = interval(own - [run["whole cache"] for run in found])
+        apart = interval(own - [run[rival] for run in found])
         lines.append(
-            f"| {method} | {keep} | {depth} | {more[0]:.3f} ± {more[1]:.3f} | "
-            f"{apart[0]:+.3f} ± {apart[1]:.3f} |"
+            f"| {method} | {keep} | {depth} | {len(found)} | {more[0]:.3f} ± "
+            f"{more[1]:.3f} | {apart[0]:+.3f} ± {apart[1]:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -181,8 +181,10 @@ def main():
         ids = ids[:, : PREFIX + TOKENS]
         runs.append(of_text(loaded.model, ids, generator, losses))
         print(len(runs), name, flush=True)
-        file.write_text(json.dumps(runs + known[len(runs) :], indent=1) + "\n")
-    HERE.with_suffix(".md").write_text(table(runs))
+        every = runs + known[len(runs) :]
+        file.write_text(json.dumps(every, indent=1) + "\n")
+        if len(every) > 1:
+            HERE.with_suffix(".md").write_text(table(every))
 
 
 if __name__ == "__main__":
