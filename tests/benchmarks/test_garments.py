@@ -175,6 +175,23 @@ def test_rules_give_what_the_library_gives_for_one_picture(words, wardrobe, pipe
     torch.testing.assert_close(maps.transpose(0, 1).flatten(0, 1), torch.stack(rows))
 
 
+def test_a_picture_shown_to_the_pipeline_is_read_as_by_hand(words, wardrobe, pipeline):
+    from PIL import Image
+
+    from attnchain.text import read_diffusion
+
+    composition = words.garments.compose(wardrobe, 1, count=2, distinct=True)
+    pixels = (composition.picture * 255).round().astype(np.uint8)
+    shown = read_diffusion(
+        pipeline, Image.fromarray(pixels), composition.prompt, noise=1e-4
+    )
+    asked = [tuple(thing.words for thing in composition.things)]
+    exact = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    hand = words.reading.read(pipeline, exact, [composition.prompt], asked, 1e-4)
+    ours = hand.chain(hand.blocks).to_dense()[0]
+    assert (shown.chain.to_dense() - ours).abs().max() < 1e-4
+
+
 def test_every_rule_gives_a_map_of_every_word(words, wardrobe, pipeline):
     reading, _ = read(words, wardrobe, pipeline)
     for name, rule in (words.rules.CHEAP | words.rules.WHOLE).items():

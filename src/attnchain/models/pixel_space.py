@@ -35,6 +35,11 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
         light: Scale of lightness.
         colour: Scale of both opponent colours.
         middle: Lightness, times the square root of 3, that becomes 0.
+        latent_channels: diffusers takes a picture of so many channels for one that is
+            encoded already; latents have three, as pictures do, so none is.
+        block_out_channels: One level: latents are as large as the picture.
+        scaling_factor: Of the latents, by diffusers; none.
+        shift_factor: Of the latents, by diffusers; none.
     """
 
     @register_to_config
@@ -44,7 +49,7 @@ class PixelAutoencoder(ModelMixin, ConfigMixin):
         light: float = 6.0,
         colour: float = 0.3,
         middle: float = -0.73,
-        latent_channels: int = 3,
+        latent_channels: int = 0,
         block_out_channels: tuple[int, ...] = (3,),
         scaling_factor: float = 1.0,
         shift_factor: float = 0.0,
