@@ -39,8 +39,8 @@ NAMES = {
     """,
     "attnchain.models": """
         Frame LoadedDenoiser LoadedModel LoadedPipeline LoadedSpeech LoadedText
-        PICTURE_ENDINGS
-        layer_stack load of_kind origin read_frames read_picture to_rgb weights_digest
+        PICTURE_ENDINGS layer_stack load of_kind origin read_frames read_picture to_rgb
+        versions weights_digest
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank
@@ -86,7 +86,7 @@ NAMES = {
         draw_keeps explained_variance keep_prefix prefix_losses train
     """,
     "attnchain.plot": """
-        new_figure plot_heads plot_labels plot_map plot_picture plot_spectrum
+        NARROWEST PRINTED_POINTS new_figure plot_heads plot_labels plot_map plot_picture plot_spectrum
         save_figure save_labels save_map segment_colors tinted
     """,
 }

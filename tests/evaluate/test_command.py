@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+import torch
 import typer
 from tests.evaluate import folders
 from tests.vision import tiny
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from attnchain.cli.evaluate import evaluate
 from attnchain.errors import DataSetError
+from attnchain.models import origin
 
 
 @pytest.fixture
@@ -54,6 +56,19 @@ def test_json_and_nothing_else(call, tmp_path):
     assert payload["protocol"] == "foreground"
     assert payload["tables"][0]["columns"][0] == "method and chosen setting"
     assert json.loads((tmp_path / "out/grabcut-foreground.json").read_text()) == payload
+    assert payload["settings"]["size"] == 64
+    assert payload["versions"]["torch"] == torch.__version__
+    whence = origin(tiny.dinov2().model, b"")
+    assert payload["weights_sha256"] == whence["weights_sha256"]
+
+
+def test_other_pictures_are_another_input(call, tmp_path):
+    folders.objects(tmp_path / "data")
+    arguments = ("grabcut", tmp_path / "data", "--methods", METHODS, "--json")
+    first, again = (json.loads(call(*arguments).stdout) for _ in range(2))
+    fewer = json.loads(call(*arguments, "--limit", "2").stdout)
+    assert first["input_sha256"] == again["input_sha256"]
+    assert first["input_sha256"] != fewer["input_sha256"]
 
 
 def test_a_second_call_continues_the_first(call, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from tests.vision import tiny
 
 from attnchain.errors import ArgumentError, ModelNotFoundError
 from attnchain.folder import Job, find_pictures, orphans, plan, run
-from attnchain.models import load, read_picture, weights_digest
+from attnchain.models import load, origin, read_picture, weights_digest
 from attnchain.vision import Prompt, segment
 
 SETTINGS = {"size": 64}
@@ -48,6 +48,14 @@ def test_results_lie_as_the_pictures_do_and_none_overwrites_another(job, photos)
     expected = segment(read_picture(photos / "x.png"), model=load(job.model), size=64)
     with Image.open(job.out / "x-segments.png") as labels:
         assert np.array_equal(np.asarray(labels), expected.labels.numpy())
+
+
+def test_every_answer_says_where_it_comes_from(job, photos):
+    assert {*statuses(run(job, planned(job, photos))).values()} == {"done"}
+    told = json.loads((job.out / "a" / "1.json").read_text("utf-8"))
+    picture = next((photos / "a").iterdir())
+    whence = origin(load(job.model).model, picture.read_bytes())
+    assert {name: told[name] for name in whence} == whence
 
 
 def test_no_file_of_a_picture_is_one_of_another_or_of_the_record(job, photos):

@@ -1,5 +1,6 @@
 """The server: only this computer, only its own page, only pictures, one at a time."""
 
+import hashlib
 import http.client
 import io
 import json
@@ -58,6 +59,8 @@ def test_a_dropped_picture_becomes_a_page(server, picture):
     status, page, headers = ask(server, "GET", json.loads(content)["page"])
     assert status == 200
     assert "<h1>my &lt;picture&gt;.png</h1>" in page.decode()
+    digest = hashlib.sha256(png(picture)).hexdigest()
+    assert f'"input_sha256":"{digest}"' in page.decode()
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert list(server.folder.iterdir()) == []

@@ -8,9 +8,10 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from tests.vision import tiny
 
-from attnchain.errors import ShapeError
+from attnchain.errors import ArgumentError, ShapeError
 from attnchain.models.dinov2_saliency import DINOV2_SALIENCY
 from attnchain.ranking import token_rank
 from attnchain.vision import segment
@@ -41,6 +42,32 @@ def panels(figure):
 
 def drawn(ax):
     return torch.as_tensor(np.asarray(ax.images[0].get_array()))
+
+
+@pytest.mark.parametrize(("width", "most"), [(3.25, 2), (6.75, 4)])
+def test_panels_for_print_stand_in_rows(result, width, most):
+    wide, figure = result.plot(), result.plot(width=width)
+    assert figure.get_size_inches()[0] == pytest.approx(width)
+    drawn_panels = panels(figure)
+    titles = [ax.get_title() for ax in panels(wide)]
+    assert [ax.get_title() for ax in drawn_panels] == titles
+    in_a_row = drawn_panels[0].get_gridspec().ncols
+    rows = len({id(ax.get_gridspec()) for ax in drawn_panels})
+    assert in_a_row <= most
+    assert (rows - 1) * most < len(titles) <= rows * in_a_row
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    assert max(text.get_fontsize() for text in texts) <= 8
+    figure.canvas.draw()
+    places = [ax.get_window_extent() for ax in drawn_panels]
+    assert all(0 <= place.x0 < place.x1 <= figure.bbox.width for place in places)
+    assert all(place.width > 50 * width / in_a_row for place in places)
+
+
+@pytest.mark.parametrize("width", [3.0, 0, "column"])
+def test_a_width_leaves_room_for_two_panels(model, width):
+    result = segment(tiny.picture(), model=model, size=64)
+    with pytest.raises(ArgumentError, match="width must be"):
+        result.plot(width=width)
 
 
 def test_what_a_mask_comes_from_and_the_mask_stand_side_by_side(result):

@@ -182,6 +182,7 @@ def _deliver(
     as_json: bool,
 ) -> None:
     """Writes tables, figures and a description, and prints them."""
+    from attnchain.models import origin
     from attnchain.plot import save_figure
 
     scored = bool(done.results.records)
@@ -198,6 +199,8 @@ def _deliver(
         "broken": done.broken,
         "notes": done.notes,
         "tables": [asdict(table) for table in tables],
+        "settings": protocol.settings,
+        **origin(protocol.model.model, _inputs(done)),
         "seconds": seconds,
     }
     endings = (".json", ".md", *(f"{ending}.png" for ending in figures))
@@ -207,6 +210,12 @@ def _deliver(
             save_figure(figure, outputs.path(f"{ending}.png"))
         payload = outputs.describe(payload)
     report(payload, [text, *payload["files"]], as_json=as_json)
+
+
+def _inputs(done: "Run") -> bytes:
+    """Names and digests of what was scored, a line for each picture."""
+    scored = sorted((r["picture"], r["digest"]) for r in done.results.records)
+    return "".join(f"{name} {digest}\n" for name, digest in scored).encode()
 
 
 def _markdown(

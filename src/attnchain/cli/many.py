@@ -63,6 +63,7 @@ def answer_many(
         as_json: Print the record instead of sentences.
     """
     from attnchain.folder import find_pictures, orphans, plan, run
+    from attnchain.models import versions
 
     clock = Clock()
     pictures = find_pictures(where.paths, recursive=where.recursive)
@@ -98,6 +99,7 @@ def answer_many(
             "gone": gone,
             "settings": {"model": job.model, **job.settings, **at},
             "answers": [_entry(o) for o in sorted(outcomes, key=_place)],
+            "versions": versions(),
             "seconds": clock.laps,
         })  # fmt: skip
     report(payload, [_summary(counts, len(failed), clock), *payload["files"]],

@@ -33,6 +33,7 @@ def score(
 ) -> None:
     """Score a folder of masks against hand-made masks of the same names."""
     from attnchain.evaluate import score_masks
+    from attnchain.models import versions
 
     clock = Clock()
     with Outputs(out, "score", endings=(".json", ".md"), source=predictions) as outputs:
@@ -52,6 +53,7 @@ def score(
             "settings": settings,
             "means": means,
             **asdict(scores),
+            "versions": versions(),
             "seconds": clock.laps,
         })  # fmt: skip
     report(payload, [text, *payload["files"]], as_json=json_)

@@ -1,7 +1,8 @@
 """Models by name, and pictures as their pixels.
 
 load: a model with what turns its input into tensors.
-origin: versions and digests to write beside a result (weights_digest: of a model).
+origin, versions: versions and digests to write beside a result (weights_digest: of a
+  model).
 of_kind: what `load` returned, of one kind or an error.
 LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
@@ -19,7 +20,7 @@ from attnchain.models.loaded import LoadedModel, layer_stack
 from attnchain.models.loaded_pipeline import LoadedPipeline
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
-from attnchain.models.origins import origin, weights_digest
+from attnchain.models.origins import origin, versions, weights_digest
 from attnchain.models.pictures import PICTURE_ENDINGS, read_picture, to_rgb
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "read_frames",
     "read_picture",
     "to_rgb",
+    "versions",
     "weights_digest",
 ]

@@ -26,7 +26,7 @@ def origin(model: nn.Module, given: bytes) -> dict[str, Any]:
         the same for any file they were read from.
     """
     return {
-        "versions": _versions(),
+        "versions": versions(),
         "weights_sha256": weights_digest(model),
         "input_sha256": hashlib.sha256(given).hexdigest(),
     }
@@ -48,7 +48,8 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that compute, by name."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

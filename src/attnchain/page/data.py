@@ -1,7 +1,8 @@
 """What one page shows, before it is stored."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from attnchain.markov import MetastableSets
 from attnchain.vision import PictureAttention
@@ -24,6 +25,7 @@ class PageData:
         proposed_sets: The number of sets the chain itself proposes; None without.
         head_sets: For each layer and head the metastable sets of that head alone, as
             many as it proposes; None where it has none.
+        origin: Versions and digests of weights and input, where they are known.
     """
 
     title: str
@@ -33,3 +35,4 @@ class PageData:
     sets: tuple[MetastableSets, ...]
     proposed_sets: int | None
     head_sets: tuple[tuple[MetastableSets | None, ...], ...]
+    origin: Mapping[str, Any] = field(default_factory=dict[str, Any])

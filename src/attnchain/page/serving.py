@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +21,7 @@ from string import Template
 from typing import Any
 
 from attnchain.errors import ChainError, OutputError, memory_ran_out
-from attnchain.models import LoadedModel, read_picture
+from attnchain.models import LoadedModel, origin, read_picture
 from attnchain.page.collecting import collect
 from attnchain.page.cutting import Cutting
 from attnchain.page.jobs import Worker
@@ -160,7 +160,9 @@ class PageServer(ThreadingHTTPServer):
         """The same, with the page of its chains."""
         kept = self.make_object(picture, title)
         data = collect(self.model, kept.cutting.picture, title=title)
-        return Kept(kept.cutting, page_html(data, served=True).encode())
+        whence = origin(self.model.model, picture.read_bytes())
+        told = page_html(replace(data, origin=whence), served=True)
+        return Kept(kept.cutting, told.encode())
 
     @property
     def busy(self) -> bool:

@@ -191,6 +191,7 @@ def _facts(data: PageData, error: float) -> dict[str, Any]:
         "title": data.title,
         "model": attention.model_name,
         "note": attention.model_note,
+        "origin": dict(data.origin),
         "rows": attention.grid.rows,
         "columns": attention.grid.columns,
         "removed": attention.removed,

@@ -47,6 +47,10 @@ def segment_colors(count: int) -> Float[np.ndarray, "count 3"]:
     return base[np.arange(count) % len(base)] * (0.6 ** rounds[:, None])
 
 
+PRINTED_POINTS = 8
+"""Largest text of a figure for print."""
+NARROWEST = 1.6
+"""Inches that a panel needs in print."""
 SHOWN_SIDE = 1024
 """Longer side of what is drawn, in pixels: a figure shows no more."""
 

@@ -1,5 +1,7 @@
 """Labels, maps and figures as PNG files."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnchain.plot.planes import indexed
+from attnchain.checks import check_positive
+from attnchain.errors import ArgumentError
+from attnchain.plot.planes import NARROWEST, PRINTED_POINTS, indexed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,15 +42,62 @@ def save_map(values: Float[Tensor, "height width"], path: Path) -> None:
     Image.fromarray(grey.cpu().numpy()).save(path)
 
 
-def save_figure(drawn: "Figure | Axes", path: Path) -> None:
-    """A figure, or the one that holds the axes, as PNG.
+def save_figure(
+    drawn: "Figure | Axes", path: Path, *, width: float | None = None
+) -> None:
+    """A figure, or the one that holds the axes, as a file.
 
     Args:
         drawn: What a plot function returned.
-        path: Where to; ends in .png.
+        path: Where to; .png, .pdf or .svg.
+        width: In inches, as it will be printed: 3.25 for a column of a paper, 6.75 for
+            both. Its height follows, no text is larger than 8 points, and a PNG has
+            300 dots an inch. By default as it was drawn.
+
+    Raises:
+        ArgumentError: A width that is no number > 0, or too narrow for the panels.
     """
     from matplotlib.figure import Figure
 
     figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
-    if figure is not None:
+    if figure is None:
+        return
+    if width is None:
         figure.savefig(path, dpi=110)
+        return
+    _check_room(figure, width)
+    with _printed(figure, width):
+        figure.savefig(path, dpi=300)
+
+
+@contextmanager
+def _printed(figure: "Figure", width: float) -> Iterator[None]:
+    """The figure in the size of a paper, for a while."""
+    from matplotlib.text import Text
+
+    size = figure.get_size_inches().copy()
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    before = [text.get_fontsize() for text in texts]
+    try:
+        figure.set_size_inches(width, width * size[1] / size[0])
+        for text, points in zip(texts, before, strict=True):
+            text.set_fontsize(min(points, PRINTED_POINTS))
+        yield
+    finally:
+        figure.set_size_inches(size)
+        for text, points in zip(texts, before, strict=True):
+            text.set_fontsize(points)
+
+
+def _check_room(figure: "Figure", width: float) -> None:
+    """Raises where panels side by side would be too narrow to read."""
+    check_positive(width, "width")
+    grids = [ax.get_gridspec() for ax in figure.axes]
+    columns = max((grid.ncols for grid in grids if grid is not None), default=1)
+    if columns * NARROWEST > width:
+        message = (
+            f"width must be at least {columns * NARROWEST:g} inches for {columns} "
+            f"panels side by side, but is {width}; result.plot(width={width}) draws "
+            f"them in rows"
+        )
+        raise ArgumentError(message)

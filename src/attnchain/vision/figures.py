@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnchain.plot import new_figure, plot_labels, plot_map, plot_picture
+from attnchain.checks import check_positive
+from attnchain.errors import ArgumentError
+from attnchain.plot import (
+    NARROWEST,
+    PRINTED_POINTS,
+    new_figure,
+    plot_labels,
+    plot_map,
+    plot_picture,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,27 +29,61 @@ if TYPE_CHECKING:
 Panel = Callable[["Axes"], object]
 Pixel = tuple[float, float]
 BOUNCES_SHOWN = 3
-_LETTERS = 40
-"""Of the heading, that fit above one panel."""
+_LETTERS = 40 / 3
+"""Of the heading, that fit above an inch."""
 
 
 def side_by_side(
-    panels: Sequence[Panel], *, heading: str, shape: Sequence[int], names: int
+    panels: Sequence[Panel],
+    *,
+    heading: str,
+    shape: Sequence[int],
+    names: int,
+    width: float | None,
 ) -> "Figure":
-    """One figure of several panels.
+    """One figure of several panels, in one row, or in rows of a paper's width.
 
     Args:
         panels: What is drawn, left to right; the last has the legend below it.
         heading: The line above all of them.
         shape: Height and width of what is drawn.
         names: Number of lines in the legend.
+        width: Of the figure as it will be printed, in inches; None for one row.
     """
-    height = 3.0 * min(max(shape[0] / shape[1], 0.3), 4.0) + 1.1 + 0.15 * names
-    figure = new_figure(3.0 * len(panels), height)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for draw, ax in zip(panels, axes, strict=True):
+    if width is None:
+        return _in_rows(panels, heading, shape, names, len(panels), 3.0)
+    check_positive(width, "width")
+    if width < 2 * NARROWEST:
+        message = f"width must be at least {2 * NARROWEST} inches, but is {width}"
+        raise ArgumentError(message)
+    import matplotlib
+
+    rows = -(-len(panels) // int(width / NARROWEST))
+    columns = -(-len(panels) // rows)
+    with matplotlib.rc_context({"font.size": PRINTED_POINTS}):
+        return _in_rows(panels, heading, shape, names, columns, width / columns)
+
+
+def _in_rows(  # noqa: PLR0917  (what a figure is made of)
+    panels: Sequence[Panel],
+    heading: str,
+    shape: Sequence[int],
+    names: int,
+    columns: int,
+    width: float,
+) -> "Figure":
+    """Panels of a width, so many in a row."""
+    rows = -(-len(panels) // columns)
+    drawn = width * min(max(shape[0] / shape[1], 0.3), 4.0) + 1.1
+    heights = [drawn] * (rows - 1) + [drawn + 0.15 * names]
+    figure = new_figure(width * columns, sum(heights))
+    parts = figure.subfigures(rows, 1, squeeze=False, height_ratios=heights)[:, 0]
+    axes = [ax for part in parts for ax in part.subplots(1, columns, squeeze=False)[0]]
+    for draw, ax in zip(panels, axes, strict=False):
         draw(ax)
-    lines = textwrap.fill(heading, _LETTERS * len(panels))
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    lines = textwrap.fill(heading, round(_LETTERS * width * columns))
     figure.suptitle(lines, fontsize="small", parse_math=False)
     return figure
 

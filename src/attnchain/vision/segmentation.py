@@ -106,11 +106,19 @@ class Segmentation(AbstractResult):
         """
         return int(self.mask(name).count_nonzero()) / max(1, self.labels.numel())
 
-    def plot(self) -> "Figure":
+    def plot(self, *, width: float | None = None) -> "Figure":
         """Draws what it was decided by and the segments, side by side.
+
+        Args:
+            width: Of the figure in inches, as it will be printed: 3.25 for a column of
+                a paper, 6.75 for both. Panels then stand in rows, and text has 8
+                points. By default one row for a screen.
 
         Returns:
             A matplotlib figure that belongs to no global state.
+
+        Raises:
+            ArgumentError: A width that is no number, or less than 3.2 inches.
         """
         found = figures.segments(self.labels, self.picture, self.legend, self.title)
         return figures.side_by_side(
@@ -118,6 +126,7 @@ class Segmentation(AbstractResult):
             heading=self.heading,
             shape=self.labels.shape,
             names=len(self.names),
+            width=width,
         )
 
     def findings(self) -> Sequence[str]:
