@@ -86,8 +86,8 @@ NAMES = {
         draw_keeps explained_variance keep_prefix prefix_losses train
     """,
     "attnchain.plot": """
-        NARROWEST PRINTED_POINTS new_figure plot_heads plot_labels plot_map plot_picture plot_spectrum
-        save_figure save_labels save_map segment_colors tinted
+        NARROWEST PRINTED_POINTS new_figure plot_heads plot_labels plot_map plot_picture
+        plot_spectrum save_figure save_labels save_map segment_colors tinted
     """,
 }
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+import torch
 from tests.cli.ended import assert_one_line
 from tests.vision import tiny
 
-import attnchain
 from attnchain.folder import contact_sheet
 
 
@@ -26,7 +26,7 @@ def test_a_folder_is_answered_and_recorded(run, photos):
     assert ended.out.startswith("2 pictures answered")
     record = ended.json("attnchain-job.json")
     assert (record["pictures"], record["done"], record["failed"]) == (2, 2, {})
-    assert record["versions"]["attnchain"] == attnchain.__version__
+    assert record["versions"]["torch"] == torch.__version__
     assert [answer["mode"] for answer in record["answers"]] == ["sets", "sets"]
     merged = ended.json("attnchain-job-coco.json")
     assert [image["file_name"] for image in merged["images"]] == ["a/1.png", "b/1.png"]

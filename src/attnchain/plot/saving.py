@@ -75,16 +75,16 @@ def _printed(figure: "Figure", width: float) -> Iterator[None]:
     """The figure in the size of a paper, for a while."""
     from matplotlib.text import Text
 
-    size = figure.get_size_inches().copy()
+    across, down = (float(side) for side in figure.get_size_inches())
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     before = [text.get_fontsize() for text in texts]
     try:
-        figure.set_size_inches(width, width * size[1] / size[0])
+        figure.set_size_inches(width, width * down / across)
         for text, points in zip(texts, before, strict=True):
             text.set_fontsize(min(points, PRINTED_POINTS))
         yield
     finally:
-        figure.set_size_inches(size)
+        figure.set_size_inches(across, down)
         for text, points in zip(texts, before, strict=True):
             text.set_fontsize(points)
 
