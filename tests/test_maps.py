@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from attnchain import maps
-from attnchain.maps import component, enlarge, otsu_threshold, regions_at, unit_range
+from attnchain.maps import (
+    component,
+    enlarge,
+    otsu_threshold,
+    parts,
+    regions_at,
+    unit_range,
+)
 
 
 def two_bumps(seed):
@@ -147,3 +154,17 @@ def test_a_region_is_weighed_in_strips(generator, monkeypatch):
     whole = maps.component(mask, weight)
     monkeypatch.setattr(maps, "_STRIP", 100)
     assert torch.equal(maps.component(mask, weight), whole)
+
+
+def test_parts_are_what_stands_apart_and_lose_no_pixel():
+    mask = torch.zeros(6, 12, dtype=torch.bool)
+    mask[:4, :3] = mask[1:5, 6:8] = True
+    mask[0, 11] = mask[5, 0] = True
+    first, second = parts(mask, least=3)
+    assert torch.equal(first | second, mask)
+    assert not (first & second).any()
+    assert first[5, 0]
+    assert second[0, 11]
+    assert (int(first.sum()), int(second.sum())) == (13, 9)
+    assert torch.equal(parts(mask, least=50), mask[None])
+    assert parts(torch.zeros_like(mask), least=1).shape == (0, 6, 12)

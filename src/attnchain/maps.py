@@ -209,6 +209,36 @@ def regions_at(
     return torch.isin(labels, torch.tensor(held)).to(mask.device)
 
 
+def parts(
+    mask: Bool[Tensor, "height width"], *, least: float
+) -> Bool[Tensor, "parts height width"]:
+    """What of a mask stands apart; every pixel of the mask lies in one part.
+
+    Args:
+        mask: Pixels in question.
+        least: Pixels of the smallest part; smaller regions join the part nearest to
+            them. Where all are smaller there is one part.
+
+    Returns:
+        The 4-connected regions with what joined them, largest first; none where the
+        mask is empty.
+    """
+    from scipy import ndimage
+
+    regions = torch.from_numpy(ndimage.label(mask.cpu().numpy())[0])  # pyright: ignore
+    sizes = regions.flatten().bincount()
+    sizes[0] = 0
+    kept = (sizes >= max(least, 1)).nonzero()[:, 0]
+    if len(kept) < 2:
+        return mask[None][: int(mask.any())]
+    outside = (~torch.isin(regions, kept)).numpy()
+    _, nearest = ndimage.distance_transform_edt(outside, return_indices=True)  # pyright: ignore
+    joined = torch.where(mask.cpu(), regions[tuple(nearest)], 0)
+    order = joined.flatten().bincount(minlength=len(sizes))[kept]
+    order = kept[order.argsort(descending=True, stable=True)]
+    return (joined == order[:, None, None]).to(mask.device)
+
+
 def object_region(soft: Float[Tensor, "height width"]) -> Bool[Tensor, "height width"]:
     """The region of a map taken for the one object.
 

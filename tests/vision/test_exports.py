@@ -58,13 +58,17 @@ def test_coco_is_read_by_its_own_tools(several, tmp_path):
     read = COCO(str(file))
     assert read.loadImgs([7])[0]["file_name"] == "cat.png"
     assert [c["name"] for c in read.loadCats(read.getCatIds())] == [*several.names]
-    for annotation in read.loadAnns(read.getAnnIds([7])):
-        name = read.loadCats([annotation["category_id"]])[0]["name"]
-        mask = several.mask(name)
-        assert np.array_equal(read.annToMask(annotation), mask.numpy())
-        assert annotation["area"] == int(mask.sum())
-        x, y, w, h = (int(edge) for edge in annotation["bbox"])
-        assert int(mask[y : y + h, x : x + w].sum()) == int(mask.sum())
+    for number in read.getCatIds():
+        name = read.loadCats([number])[0]["name"]
+        found = read.loadAnns(read.getAnnIds([7], catIds=[number]))
+        masks = several.instances(name).numpy()
+        assert len(found) == len(masks)
+        assert np.array_equal(masks.sum(0), several.mask(name).numpy())
+        for annotation, mask in zip(found, masks, strict=True):
+            assert np.array_equal(read.annToMask(annotation), mask)
+            assert annotation["area"] == int(mask.sum())
+            x, y, w, h = (int(edge) for edge in annotation["bbox"])
+            assert int(mask[y : y + h, x : x + w].sum()) == int(mask.sum())
 
 
 def test_an_object_is_one_category_and_the_rest_is_none(thing):

@@ -102,22 +102,18 @@ def coco(result: "Segmentation", *, image_id: int, file_name: str) -> dict[str, 
     named = [(i, name) for i, name in enumerate(result.names, 1) if name != REST]
     annotations: list[dict[str, Any]] = []
     for category, name in named:
-        mask = result.mask(name).cpu().numpy()
-        if not mask.any():
-            continue
-        run_lengths = masks.encode(np.asfortranarray(mask.astype(np.uint8)))
-        annotations.append({
-            "id": len(annotations) + 1,
-            "image_id": image_id,
-            "category_id": category,
-            "segmentation": {
-                "size": [height, width],
-                "counts": run_lengths["counts"].decode("ascii"),
-            },
-            "area": int(mask.sum()),
-            "bbox": masks.toBbox(run_lengths).tolist(),
-            "iscrowd": 0,
-        })  # fmt: skip
+        for instance in result.instances(name).cpu().numpy():
+            lengths = masks.encode(np.asfortranarray(instance.astype(np.uint8)))
+            size, counts = [height, width], lengths["counts"].decode("ascii")
+            annotations.append({
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": category,
+                "segmentation": {"size": size, "counts": counts},
+                "area": int(instance.sum()),
+                "bbox": masks.toBbox(lengths).tolist(),
+                "iscrowd": 0,
+            })  # fmt: skip
     categories = [{"id": category, "name": name} for category, name in named]
     return {"images": [image], "annotations": annotations, "categories": categories}
 

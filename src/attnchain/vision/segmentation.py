@@ -98,6 +98,20 @@ class Segmentation(AbstractResult):
             raise ArgumentError(message)
         return self.labels == self.names.index(name)
 
+    def instances(self, name: str) -> Bool[Tensor, "instances height width"]:
+        """The masks of what stands apart in one segment, largest first.
+
+        Metastable sets fall into their connected regions; one object is one mask.
+
+        Args:
+            name: One of `names`.
+
+        Raises:
+            ArgumentError: There is no such segment.
+        """
+        mask = self.mask(name)
+        return mask[None][: int(mask.any())]
+
     def area(self, name: str) -> float:
         """The share of the pixels that lie in one segment.
 
@@ -152,7 +166,7 @@ class Segmentation(AbstractResult):
     def to_coco(self, *, image_id: int = 1, file_name: str = "") -> dict[str, Any]:
         """The segments as a dictionary in COCO's format, with run lengths (RLE).
 
-        Every name but "rest" is a category, and one annotation where it has pixels.
+        Every name but "rest" is a category, and each of its `instances` an annotation.
 
         Args:
             image_id: Number of the picture.

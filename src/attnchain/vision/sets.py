@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.checks import check_count
-from attnchain.maps import enlarge, largest
+from attnchain.maps import enlarge, largest, parts
 from attnchain.markov import (
     MetastableSets,
     coarse_grained,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MOST_SETS = 24
 """More segments cannot be told apart by colour or in a legend."""
 _MOST_CHOSEN = 8
+_LEAST = 0.0025
+"""Share of the picture of the smallest instance; less joins the one nearest to it."""
 _KEPT = 0.1
 """Modulus of the eigenvalue of every slow mode, where the number is not given."""
 
@@ -63,6 +65,10 @@ class SetSegmentation(PictureSegmentation):
             f"{name}: {mass:.0%} of walkers, {stay:.0%} stay"
             for name, mass, stay in zip(self.names, masses, stays, strict=True)
         ]
+
+    def instances(self, name: str) -> Bool[Tensor, "instances height width"]:
+        mask = self.mask(name)
+        return parts(mask, least=_LEAST * mask.numel())
 
     def panels(self) -> "list[Callable[[Axes], object]]":
         return [
