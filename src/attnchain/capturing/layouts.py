@@ -174,6 +174,30 @@ def _text_then_latents(call: RunningModule, *_: Any) -> Layout:
     return Layout.of(TokenGrid(rows, columns, prefix=n_text, text=range(n_text)))
 
 
+def _refined_then_joint(
+    call: RunningModule, _: Kind, n_queries: int, __: int
+) -> Layout:
+    """Lumina 2: text alone, padded; latents alone; then text without padding, latents.
+
+    The sequence of one picture is as long as its own text, so that the patches of a
+    batch lie at different places.
+    """
+    latents, mask = call.needed("hidden_states"), call.needed("encoder_attention_mask")
+    rows, columns = _patches(latents.shape, call.module.config.patch_size)
+    lengths = sorted({int(one) for one in mask.sum(1)})
+    text = range(lengths[-1])
+    joint = TokenGrid(rows, columns, prefix=len(text), text=text)
+    of_length: dict[int, list[TokenGrid]] = {}
+    for grid in (TokenGrid.of_text(mask.shape[1]), TokenGrid(rows, columns), joint):
+        of_length.setdefault(grid.n_tokens, []).append(grid)
+    fitting = of_length.get(n_queries, [])
+    if len(fitting) != 1:
+        return Layout.of(f"text and patches cannot be told apart in {n_queries} tokens")
+    if fitting[0] is joint and len(lengths) > 1:
+        return Layout.of("the texts of the batch have different lengths")
+    return Layout.of(fitting[0])
+
+
 def _config_patch(model: Any) -> Any:
     return model.config.patch_size
 
@@ -243,4 +267,5 @@ RULES: dict[str, Rule] = {
     "diffusers.WanTransformer3DModel": _video,
     "diffusers.SD3Transformer2DModel": _latents_then_text,
     "diffusers.FluxTransformer2DModel": _text_then_latents,
+    "diffusers.Lumina2Transformer2DModel": _refined_then_joint,
 }

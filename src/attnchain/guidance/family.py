@@ -13,9 +13,13 @@ from attnchain.errors import UnsupportedModelError
 from attnchain.guidance.reader import uncompiled
 
 PACKED = "FluxTransformer2DModel"
+REVERSED = "Lumina2Transformer2DModel"
+"""Its time runs from 0 (noise) to 1 (picture), and its velocity towards the picture."""
+ONE_BY_ONE = "Lumina2Pipeline"
+"""It runs the conditional side first, then the unconditional one at the same time."""
 LATENTS = ("sample", "hidden_states")
-PACKED_TIME = 1000.0
-"""FLUX pipelines divide the time step by this before the network sees it."""
+TIMES = 1000.0
+"""Pipelines of FLUX and Lumina divide the time step by this for the network."""
 ORDERS = GUIDED | {"StableDiffusionImg2ImgPipeline": UNCONDITIONAL_FIRST}
 
 
@@ -64,6 +68,11 @@ class Run:
         return type(self.denoiser).__name__ == PACKED
 
     @property
+    def is_reversed(self) -> bool:
+        """True where time and velocity run from noise to picture (Lumina 2)."""
+        return type(self.denoiser).__name__ == REVERSED
+
+    @property
     def batch(self) -> int:
         """Number of latents."""
         return len(self.arguments[self._key])
@@ -98,7 +107,18 @@ class Run:
     def time(self) -> float:
         """The time step, in the scheduler's units."""
         step = torch.as_tensor(self.arguments["timestep"]).flatten()[0]
-        return float(step) * (PACKED_TIME if self.is_packed else 1.0)
+        if self.is_reversed:
+            return (1 - float(step)) * TIMES
+        return float(step) * (TIMES if self.is_packed else 1.0)
+
+    def prediction(self, output: Tensor) -> Tensor:
+        """What the scheduler takes the network's output for, as pictures."""
+        return self.to_picture(-output if self.is_reversed else output)
+
+    def output(self, predicted: Tensor) -> Tensor:
+        """The network's output that stands for a prediction."""
+        given = self.to_model(predicted)
+        return -given if self.is_reversed else given
 
     def to_picture(self, latents: Tensor) -> Tensor:
         """Unpacks latents that come as a sequence."""
@@ -142,6 +162,12 @@ def _part(value: Any, part: slice, batch: int) -> Any:
     return value
 
 
+def is_one_by_one(pipeline: Any) -> bool:
+    """Whether both sides of guidance are runs of their own, the unconditional last."""
+    kinds = [kind.__name__ for kind in type(pipeline).__mro__]
+    return ONE_BY_ONE in kinds and pipeline.do_classifier_free_guidance
+
+
 def unconditional_part(pipeline: Any, run: Run) -> slice:
     """Which part of the batch is steered: the unconditional half, or everything.
 
@@ -153,6 +179,8 @@ def unconditional_part(pipeline: Any, run: Run) -> slice:
             another kind runs too.
     """
     whole = slice(None)
+    if is_one_by_one(pipeline):
+        return whole
     claims = getattr(pipeline, "do_classifier_free_guidance", None)
     _check_alone(pipeline, run, claims=bool(claims))
     if pipeline is None or (claims is not None and not claims) or not run.is_doubled:

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from attnchain.capturing import Denoising
 from attnchain.errors import ArgumentError, UnsupportedModelError
 from attnchain.guidance.degrading import NoiseLevel
-from attnchain.guidance.family import Run, split_variance, unconditional_part
+from attnchain.guidance.family import (
+    Run,
+    is_one_by_one,
+    split_variance,
+    unconditional_part,
+)
 from attnchain.guidance.reader import BlockReader
 from attnchain.guidance.settings import AttentionGuidance
 from attnchain.replacing import replaced
@@ -50,8 +55,8 @@ def guide(
 
     Args:
         pipeline: A diffusers pipeline (DDPM, DDIM, Stable Diffusion 1 to 3.5, SDXL,
-            DiT, PixArt, FLUX without its true classifier-free guidance; Stable
-            Diffusion 1 and 2 from a picture), or a diffusers denoiser.
+            DiT, PixArt, Lumina 2, FLUX without its true classifier-free guidance;
+            Stable Diffusion 1 and 2 from a picture), or a diffusers denoiser.
         guidance: Settings; TokenRank by default.
         scheduler: For a bare denoiser, the scheduler that runs it.
 
@@ -118,6 +123,7 @@ class _Steering:
         self.denoiser = reader.denoiser
         self.forward: Callable[..., Any] = self.denoiser.forward
         self.guided = Guided(str(reader.block))
+        self._first: float | None = None
 
     @contextmanager
     def steered(self) -> Iterator[None]:
@@ -149,7 +155,7 @@ class _Steering:
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         run = Run.of(self.denoiser, args, kwargs)
         with replaced(self.denoiser, "forward", self.forward):
-            if not self._is_active(run.time):
+            if self._is_first_side(run) or not self._is_active(run.time):
                 self.guided.runs["plain"] += 1
                 return self.denoiser(*args, **kwargs)
             self.guided.runs["guided"] += 1
@@ -161,12 +167,20 @@ class _Steering:
         step = int((times.double() - time).abs().argmin())
         return self.guidance.is_active(step, len(times))
 
+    def _is_first_side(self, run: Run) -> bool:
+        """Whether the unconditional side of guidance follows as a run of its own."""
+        if not is_one_by_one(self.pipeline):
+            return False
+        first = self._first != run.time
+        self._first = run.time if first else None
+        return first
+
     def _steer(self, run: Run) -> Any:
         part = unconditional_part(self.pipeline, run)
         with self.reader.reading(run.size) as reading:
             output = self.denoiser(**run.arguments)
         latents = run.latents
-        predicted, variance = split_variance(run.to_picture(output[0]), latents)
+        predicted, variance = split_variance(run.prediction(output[0]), latents)
         mask = self.guidance.mask(reading.attention(part), reading.layout)
         self.guided.masked.append(float(mask.float().mean()))
         prepared = self.guidance.prepare(
@@ -176,12 +190,15 @@ class _Steering:
             mask=mask,
         )
         again = self.denoiser(**run.degraded(prepared, part))[0]
-        degraded, _ = split_variance(run.to_picture(again), prepared)
+        degraded, _ = split_variance(run.prediction(again), prepared)
         shift = self.guidance.combine(predicted[part], degraded) - predicted[part]
+        if is_one_by_one(self.pipeline):
+            # u + shift / (1 - g) for u gives u + g (c - u) + shift.
+            shift = shift / (1 - self.pipeline.guidance_scale)
         shifts = len(predicted) // len(shift)
         steered = predicted + shift.repeat(shifts, 1, 1, 1)
         return _with_prediction(
-            output, run.to_model(torch.cat([steered, variance], dim=1))
+            output, run.output(torch.cat([steered, variance], dim=1))
         )
 
 

@@ -128,3 +128,15 @@ def pixart_transformer(**options: Any) -> TinyModel:
         torch.tensor([1, 1]),
         encoder_attention_mask=mask,
     )
+
+
+def lumina2_transformer(**options: Any) -> TinyModel:
+    """Returns the transformer of Lumina 2: each stream alone, then one sequence."""
+    own = {"num_refiner_layers": 1, "num_kv_heads": 1, "hidden_size": 24}
+    own |= {"num_layers": 2, "num_attention_heads": 2, "multiple_of": 8}
+    own |= {"axes_dim_rope": (4, 4, 4), "axes_lens": (64, 16, 16)}
+    sizes = {"sample_size": 8, "in_channels": 4, "cap_feat_dim": TEXT[-1]}
+    model = build("Lumina2Transformer2DModel", **sizes | own | options)
+    step, mask = torch.tensor([0.1, 0.1]), torch.ones(TEXT[:2], dtype=torch.int64)
+    mask[:, -2:] = 0
+    return TinyModel.of(model, picture(LATENTS), step, picture(TEXT), mask)

@@ -78,6 +78,15 @@ def _t5() -> Text:
     return _random(T5EncoderModel(config)), t5_tokenizer()
 
 
+def _gemma() -> Text:
+    from transformers import Gemma2Config, Gemma2Model
+
+    widths: dict[str, Any] = {"hidden_size": T5_WIDTH, "intermediate_size": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    config = Gemma2Config(vocab_size=VOCABULARY, num_hidden_layers=2, **widths, **heads)
+    return _random(Gemma2Model(config)), t5_tokenizer()
+
+
 def stable_diffusion() -> Any:
     """Returns Stable Diffusion 1: UNet, CLIP, batched guidance."""
     return _pipeline(
@@ -136,6 +145,19 @@ def pixart() -> Any:
     transformer = diffusion.pixart_transformer(caption_channels=T5_WIDTH)
     scheduler = diffusion.build("DPMSolverMultistepScheduler")
     return _of_transformer("PixArtAlphaPipeline", transformer, scheduler, _t5())
+
+
+def pixart_sigma() -> Any:
+    """Returns PixArt-sigma: the transformer of alpha, longer texts."""
+    transformer = diffusion.pixart_transformer(caption_channels=T5_WIDTH)
+    scheduler = diffusion.build("DPMSolverMultistepScheduler")
+    return _of_transformer("PixArtSigmaPipeline", transformer, scheduler, _t5())
+
+
+def lumina2() -> Any:
+    """Returns Lumina 2: one sequence of Gemma's text and latents, two passes."""
+    transformer = diffusion.lumina2_transformer(cap_feat_dim=T5_WIDTH)
+    return _of_transformer("Lumina2Pipeline", transformer, _flow(), _gemma())
 
 
 def ddpm() -> Any:
