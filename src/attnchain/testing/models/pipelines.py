@@ -82,7 +82,11 @@ def _gemma() -> Text:
     from transformers import Gemma2Config, Gemma2Model
 
     widths: dict[str, Any] = {"hidden_size": T5_WIDTH, "intermediate_size": 32}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    heads: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
     config = Gemma2Config(vocab_size=VOCABULARY, num_hidden_layers=2, **widths, **heads)
     return _random(Gemma2Model(config)), t5_tokenizer()
 
