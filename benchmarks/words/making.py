@@ -1,10 +1,10 @@
 """Generated pictures segmented by their own words, while they are made.
 
-Prompts of two garments that training never showed together; at every step the map of
-each word is compared with what the judge sees in the finished picture. Then two uses of
-TokenRank on composed pictures: DiffSeg's anchors against a regular grid, and blanking
-the tokens of highest rank (what the judge still names rightly) against column sum and
-random ones.
+Prompts of two garments, classifier-free guidance; at every step the map of each word is
+compared with what the judge sees in the finished picture, where it sees what was asked.
+Then two uses of TokenRank on composed pictures: DiffSeg's anchors against a regular
+grid, and blanking the tokens of highest rank (what the judge still names rightly)
+against column sum and random ones.
 
     python benchmarks/words/making.py --data FOLDER --model FOLDER
 """
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from claims import ALL, TASKS, kept_run
-from garments import DEFAULT_FOLDER, SIDE, Composition, Wardrobe
+from garments import DEFAULT_FOLDER, SIDE, Composition, Wardrobe, compose
 from judge import JUDGE, Judge, load_judge, pixels_of, seen_in
 from model import load_pipeline
 from reading import read
-from samples import CHUNK, STEPS, obeyed, prompts_of
+from samples import CHUNK, STEPS, obeyed
 from scoring import scores_of
 
 from attnchain import capture, token_rank
@@ -36,6 +36,7 @@ from attnchain.operators import AbstractTransition
 from attnchain.ranking import TokenRank
 from attnchain.text import segment_words, text_attention
 
+GUIDED = 3.0
 SHARES = (0.1, 0.2, 0.3, 0.4)
 ANCHORS = (16, 36, 64)
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
@@ -46,10 +47,12 @@ def while_made(args: argparse.Namespace, pipeline: Any, judge: Judge) -> dict[st
     scores: dict[str, list[list[float]]] = {"1": [], "2": []}
     right: dict[str, list[list[float]]] = {"1": [], "2": []}
     for chunk in range(args.made // CHUNK):
-        asked = prompts_of(args.wardrobe, 9, chunk)
+        seeds = range(chunk * CHUNK, (chunk + 1) * CHUNK)
+        asked = [compose(args.wardrobe, (9, n), count=2, distinct=True) for n in seeds]
         for number, composition in enumerate(asked):
             generator = torch.Generator().manual_seed(10_000 * chunk + number)
             options = {"num_inference_steps": STEPS, "generator": generator}
+            options |= {"true_cfg_scale": GUIDED, "negative_prompt": ""}
             with capture(pipeline) as captured:
                 image = pipeline(composition.prompt, output_type="pt", **options).images
             masks = _asked_masks(judge, image, composition)
@@ -172,7 +175,9 @@ def _pairs(order: dict[str, torch.Tensor]) -> list[Any]:
 
 
 def _by_step(scores: dict[str, Any]) -> list[str]:
-    """Rows of the table of steps."""
+    """Rows of the table of steps; none where no picture shows what was asked."""
+    if not scores["ap"]["1"]:
+        return ["No picture shows what was asked."]
     lines = [
         "| step of 12 | AP, column select | AP, 2 bounces | right word, column |",
         "|---|---|---|---|",
@@ -183,7 +188,8 @@ def _by_step(scores: dict[str, Any]) -> list[str]:
             for rows in (scores["ap"]["1"], scores["ap"]["2"], scores["right"]["1"])
         ]
         lines.append(f"| {step + 1} | {' | '.join(cells)} |")
-    return [*lines, "", f"{len(scores['ap']['1'])} pictures that show what was asked."]
+    shown = len(scores["ap"]["1"])
+    return [*lines, "", f"{shown} pictures that show what was asked."]
 
 
 def _anchors_table(scores: dict[str, list[float]]) -> list[str]:
