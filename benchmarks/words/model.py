@@ -7,6 +7,7 @@ import torch
 from garments import COLOURS, GROUNDS, NAMES, SIDE
 from torch import nn
 
+from attnchain import load
 from attnchain.models.pixel_space import LENGTH, PixelAutoencoder, word_tokenizer
 from attnchain.optional import require
 
@@ -99,10 +100,8 @@ def assemble(learned: nn.ModuleDict) -> Any:
     )
 
 
-def load_pipeline(folder: str | Path) -> Any:
-    """What `assemble` made, from its folder."""
-    diffusers = require("diffusers", extra="diffusers", feature="the small FLUX")
-    pipeline = diffusers.FluxPipeline.from_pretrained(folder)
+def load_pipeline(source: str | Path) -> Any:
+    """What `assemble` made, from its folder, or the one that comes with the package."""
+    pipeline = load(str(source)).pipeline
     pipeline.default_sample_size = SIDE
-    pipeline.set_progress_bar_config(disable=True)
     return pipeline
