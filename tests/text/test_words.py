@@ -117,8 +117,7 @@ def test_walks_through_cross_attention_equal_dense_ones(name, bounces, direction
 
 def test_heads_are_weighted_by_lambda2():
     pipeline, attention = captured("stable_diffusion_3", steps=-1)
-    asked = {"pipeline": pipeline, "prompt": PROMPT, "weights": "lambda2"}
-    read = text_attention(attention, **asked)
+    read = text_attention(attention, pipeline=pipeline, prompt=PROMPT)
     matrix = mixed(conditional(attention, "joint"), "lambda2")
     assert abs(matrix - mixed(conditional(attention, "joint"))).max() > 1e-4
     np.testing.assert_allclose(read.chain.to_dense().numpy(), matrix, atol=1e-4)

@@ -68,7 +68,7 @@ def words(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     layers: options.Layers = None,
     weights: Annotated[
         Literal["lambda2", "uniform"], typer.Option(help="How heads are weighted.")
-    ] = "uniform",
+    ] = "lambda2",
     size: Annotated[int | None, options.size_option("what the model draws")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.", min=0)] = 0,
     page: Annotated[

@@ -88,7 +88,7 @@ def read_diffusion(
     picture: "Image",
     prompt: str,
     *,
-    weights: Weights = "uniform",
+    weights: Weights = "lambda2",
     **shown: Any,
 ) -> TextAttention:
     """Attention between a prompt and a picture that a pipeline is shown once.
@@ -124,7 +124,7 @@ def read_generation(
     n_steps: int | None = None,
     size: int | None = None,
     layers: Numbers = None,
-    weights: Weights = "uniform",
+    weights: Weights = "lambda2",
     seed: int = 0,
     **selection: Unpack[Selection],
 ) -> tuple[TextAttention, ...]:

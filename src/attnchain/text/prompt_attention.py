@@ -123,7 +123,7 @@ def text_attention(
     *,
     pipeline: Any,
     prompt: str,
-    weights: Weights = "uniform",
+    weights: Weights = "lambda2",
     resolution: tuple[int, int] | None = None,
     steps: Numbers = None,
     picture: int = 0,
@@ -139,7 +139,7 @@ def text_attention(
         captured: What `capture` kept of one run of the pipeline.
         pipeline: The diffusers pipeline that ran.
         prompt: The prompt it was given.
-        weights: "uniform" or "lambda2" over blocks, steps and heads, see `mix`; the
+        weights: "lambda2" or "uniform" over blocks, steps and heads, see `mix`; the
             guide on words has both measured. Cross-attention, which is no chain, is
             always averaged uniformly.
         resolution: Rows and columns of the patch grid to read in a UNet; by default
