@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -256,8 +257,50 @@ def recipe(scripts, tmp_path):
     given += ["--steps", 2, "--size", 8, "--batch", 2]
     given += ["--reference", tmp_path / "real"]
     given += ["--features", tmp_path / "inception.pt"]
-    script = scripts("sd15")
+    script = scripts("released")
     return script, lambda *more: script.arguments([str(x) for x in (*given, *more)])
+
+
+def recipe_run(script, pipeline, args):
+    return script.run(script.Worker(args, pipeline), args)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [("flux", "local"), ("stable_diffusion_3", "local"), ("flux", "ray")],
+)
+def test_every_released_family_is_drawn_from_its_folder(
+    recipe, tmp_path, monkeypatch, name, engine
+):
+    from PIL import Image
+
+    from attnchain.testing.models import pipelines
+
+    if engine == "ray":
+        pytest.importorskip("ray")
+        paths = [str(FOLDER), *sys.path]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    getattr(pipelines, name)().save_pretrained(tmp_path / "model")
+    script, arguments = recipe
+    more = ["--model", tmp_path / "model", "--methods", "none", "rank"]
+    more += ["--engine", engine] + ["--workers", 2] * (engine == "ray")
+    args = arguments(*more, "--count", 4, "--batch", 1, "--size", 16)
+    workers = script.Many(args) if engine == "ray" else script.Worker(args)
+    scores = script.run(workers, args)
+    assert {name: row["pictures"] for name, row in scores.items()} == {
+        "none": 4,
+        "rank-s0.75": 4,
+    }
+    if engine == "ray":
+        import ray
+
+        ray.shutdown()
+        alone = arguments(*more[:5], "--count", 4, "--batch", 2, "--size", 16)
+        alone.out = tmp_path / "alone"
+        script.make_pictures(script.Worker(alone), "rank", alone)
+        file = Path("rank-s0.75") / "000003.png"
+        pixels = [np.asarray(Image.open(a.out / file)) for a in (args, alone)]
+        assert np.abs(pixels[0].astype(int) - pixels[1]).max() <= 1
 
 
 def test_the_recipe_of_stable_diffusion_makes_scores_and_resumes(
@@ -265,7 +308,7 @@ def test_the_recipe_of_stable_diffusion_makes_scores_and_resumes(
 ):
     script, arguments = recipe
     args = arguments()
-    scores = script.run(stable_diffusion, args)
+    scores = recipe_run(script, stable_diffusion, args)
     assert set(scores) == {"none", "sag-s0.75", "rank-s0.75"}
     assert "rank-s0.75: 2 of 3" in capsys.readouterr().out
     for values in scores.values():
@@ -282,7 +325,7 @@ def test_the_recipe_of_stable_diffusion_makes_scores_and_resumes(
     assert settings["versions"]["torch"] == torch.__version__
     before = last.read_bytes()
     last.unlink()
-    assert script.run(stable_diffusion, args) == scores
+    assert recipe_run(script, stable_diffusion, args) == scores
     assert last.read_bytes() == before
 
 
@@ -292,17 +335,19 @@ def test_scores_of_other_methods_and_scales_are_kept(
     script, arguments = recipe
     for scale in ("0.75", "1.5"):
         args = arguments("--methods", "none", "rank", "--scale", scale)
-        script.run(stable_diffusion, args)
+        recipe_run(script, stable_diffusion, args)
     kept = json.loads((tmp_path / "runs" / "scores.json").read_text())
     assert set(kept) == {"none", "rank-s0.75", "rank-s1.5"}
 
 
 def test_two_precisions_do_not_mix(recipe, stable_diffusion):
     script, arguments = recipe
-    script.run(stable_diffusion, arguments("--methods", "none"))
+    recipe_run(script, stable_diffusion, arguments("--methods", "none"))
     with pytest.raises(OutputError, match="made with other settings"):
-        script.run(
-            stable_diffusion, arguments("--methods", "none", "--dtype", "float16")
+        run(
+            script,
+            stable_diffusion,
+            arguments("--methods", "none", "--dtype", "float16"),
         )
 
 
@@ -311,7 +356,7 @@ def test_the_controls_blur_everything_and_other_places(
 ):
     script, arguments = recipe
     args = arguments("--methods", "all", "rank", "shuffled", "--size", "16")
-    first = script.run(stable_diffusion, args)
+    first = recipe_run(script, stable_diffusion, args)
     folders = [tmp_path / "runs" / name for name in first]
     pictures = [(folder / "000000.png").read_bytes() for folder in folders]
     assert len(set(pictures)) == 3
@@ -320,7 +365,7 @@ def test_the_controls_blur_everything_and_other_places(
     last = tmp_path / "runs" / "shuffled-s0.75" / "000001.png"
     before = last.read_bytes()
     last.unlink()
-    script.run(stable_diffusion, args)
+    recipe_run(script, stable_diffusion, args)
     assert last.read_bytes() == before
 
 
@@ -364,5 +409,5 @@ def test_a_device_that_is_not_there_is_named_first(recipe, capsys):
 
 def test_the_recipe_wants_features_and_reference_together(scripts, capsys):
     with pytest.raises(SystemExit):
-        scripts("sd15").arguments(["--model", "m", "--out", "o", "--features", "f"])
+        scripts("released").arguments(["--model", "m", "--out", "o", "--features", "f"])
     assert "belong together" in capsys.readouterr().err

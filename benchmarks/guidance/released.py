@@ -1,11 +1,15 @@
-"""Unconditional Stable Diffusion with and without guidance: FID, KID and IS.
+"""Released text-to-image models with and without guidance: FID, KID and IS.
 
 Runs where the weights are; nothing is fetched. One command makes the pictures (PNG,
 each with its settings and seed; an interrupted run resumes) and scores them:
 
-    python benchmarks/guidance/sd15.py --model stable-diffusion-v1-5 --out runs \
+    python benchmarks/guidance/released.py --model stable-diffusion-v1-5 --out runs \
         --reference real-pictures --features inception-2015-12-05.pt \
         --methods none sag rank --count 5000 --device cuda --dtype float16
+
+Stable Diffusion 1.5 samples with DDIM, all others (SD 3.5, FLUX.1, PixArt, Lumina 2)
+with their own scheduler; FLUX.1-schnell wants --steps 4. With --engine ray --workers N
+every GPU has the model once and the pictures are shared; those that are there stay.
 
 FEATURES is the Inception network of the FID in TorchScript, which resizes by itself.
 It is called with uint8 pictures (n, 3, h, w): (pictures, return_features=True) gives
@@ -74,7 +78,11 @@ def guidance_of(method: str, scale: float) -> AttentionGuidance | None:
 
 def size_of(pipeline, args) -> int:
     """Width and height of the pictures."""
-    return args.size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    sample = getattr(pipeline, "default_sample_size", None)
+    if sample is None:
+        denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
+        sample = denoiser.config.sample_size
+    return args.size or sample * pipeline.vae_scale_factor
 
 
 def settings_of(pipeline, args) -> dict:
@@ -95,27 +103,66 @@ def settings_of(pipeline, args) -> dict:
     }
 
 
-def make_pictures(pipeline, method: str, args) -> Path:
-    """Fills a folder; every picture has its own seed, so batches do not matter."""
-    guidance = guidance_of(method, args.scale)
-    folder = args.out / (method if guidance is None else f"{method}-s{args.scale:g}")
-    size = size_of(pipeline, args)
-    call = {"num_inference_steps": args.steps, "guidance_scale": args.guidance_scale}
-    call |= {"height": size, "width": size}
+class Worker:
+    """Draws pictures; one for each GPU, with a model of its own."""
 
-    def draw(seeds):
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    def __init__(self, args, pipeline=None) -> None:
+        self.args, self.pipeline = args, pipeline or load_pipeline(args)
+
+    def settings(self) -> dict:
+        return settings_of(self.pipeline, self.args)
+
+    def draw(self, method: str, seeds: list[int]) -> list[Image.Image]:
+        """Every picture has its own seed, so batches do not matter."""
+        args, guidance = self.args, guidance_of(method, self.args.scale)
+        size = size_of(self.pipeline, args)
+        options = {
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            "num_inference_steps": args.steps,
+            "guidance_scale": args.guidance_scale,
+            "height": size,
+            "width": size,
+        }
         prompts = [""] * len(seeds)
         if guidance is None:
-            return pipeline(prompts, generator=generators, **call).images
+            return self.pipeline(prompts, **options).images
         if isinstance(guidance, Shuffled):
             guidance.start_from(seeds)
-        with guide(pipeline, guidance):
-            return pipeline(prompts, generator=generators, **call).images
+        with guide(self.pipeline, guidance):
+            return self.pipeline(prompts, **options).images
+
+
+class Many:
+    """Workers of a Ray cluster, and how pictures are shared among them."""
+
+    def __init__(self, args) -> None:
+        ray = require("ray", extra="ray", feature="--engine ray")
+        util = require("ray.util", extra="ray", feature="--engine ray")
+        ray.init(address=args.address, log_to_driver=False)
+        gpus = 0 if args.device == "cpu" else 1
+        actor = ray.remote(num_gpus=gpus, max_restarts=-1, max_task_retries=1)(Worker)
+        workers = [actor.remote(args) for _ in range(args.workers)]
+        self.args, self.pool = args, util.ActorPool(workers)
+        self.known = ray.get(workers[0].settings.remote())
+
+    def settings(self) -> dict:
+        return self.known
+
+    def draw(self, method: str, seeds: list[int]) -> list[Image.Image]:
+        step = self.args.batch
+        parts = [seeds[k : k + step] for k in range(0, len(seeds), step)]
+        made = self.pool.map(lambda actor, part: actor.draw.remote(method, part), parts)
+        return [picture for pictures in made for picture in pictures]
+
+
+def make_pictures(workers, method: str, args) -> Path:
+    """Fills a folder with the pictures that it still lacks."""
+    guidance = guidance_of(method, args.scale)
+    folder = args.out / (method if guidance is None else f"{method}-s{args.scale:g}")
 
     def make(seeds):
         began = time.perf_counter()
-        pictures = draw(seeds)
+        pictures = workers.draw(method, seeds)
         seconds = time.perf_counter() - began
         done = seeds[-1] - args.seed + 1
         print(f"{folder.name}: {done} of {args.count}, {seconds:.1f} s", flush=True)
@@ -126,10 +173,9 @@ def make_pictures(pipeline, method: str, args) -> Path:
         folder,
         make,
         count=args.count,
-        batch=args.batch,
+        batch=args.batch * args.workers,
         seed=args.seed,
-        settings=settings_of(pipeline, args)
-        | {"method": method, "guidance": described},
+        settings=workers.settings() | {"method": method, "guidance": described},
     )
     return folder
 
@@ -171,27 +217,26 @@ def score(real: np.ndarray, features: np.ndarray, probabilities: np.ndarray) -> 
 def load_pipeline(args):
     importable_torchvision()
     diffusers = require("diffusers", extra="diffusers", feature="this benchmark")
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-        args.model,
-        torch_dtype=getattr(torch, args.dtype),
-        safety_checker=None,
-        local_files_only=True,
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        args.model, torch_dtype=getattr(torch, args.dtype), local_files_only=True
     )
-    schedule = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
-    pipeline.scheduler = schedule
+    if type(pipeline).__name__ == "StableDiffusionPipeline":
+        pipeline.safety_checker = None
+        schedule = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline.scheduler = schedule
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(args.device)
 
 
-def run(pipeline, args) -> dict[str, dict[str, float]]:
+def run(workers, args) -> dict[str, dict[str, float]]:
     """Makes and scores the pictures of all methods; keeps the scores of others."""
     network = None
     if args.features is not None:
         network = torch.jit.load(args.features, map_location=args.device).eval()
-    folders = [make_pictures(pipeline, method, args) for method in args.methods]
+    folders = [make_pictures(workers, method, args) for method in args.methods]
     if network is None:
         return {}
-    size = size_of(pipeline, args)
+    size = workers.settings()["size"]
     real, _ = describe(network, pictures_in(args.reference), size, args)
     scores = {}
     for folder in folders:
@@ -230,6 +275,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dtype", default="float32", choices=["float32", "float16", "bfloat16"]
     )
+    parser.add_argument("--engine", default="local", choices=["local", "ray"])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--address", help="of a Ray cluster; else one on this machine")
     parser.add_argument("--reference", type=Path, help="folder of real pictures")
     parser.add_argument("--features", type=Path, help="TorchScript file")
     args = parser.parse_args(given)
@@ -243,6 +291,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
         parser.error(f"--device {args.device} cannot be used here: {error}")
+    if args.engine == "local" and (args.workers != 1 or args.address):
+        parser.error("--workers and --address go with --engine ray")
+    if args.workers < 1:
+        parser.error(f"--workers must be at least 1, but is {args.workers}")
     if (args.features is None) != (args.reference is None):
         parser.error("--features and --reference belong together")
     if args.features is None:
@@ -255,7 +307,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = arguments()
-    for method, scores in run(load_pipeline(args), args).items():
+    workers = Many(args) if args.engine == "ray" else Worker(args)
+    for method, scores in run(workers, args).items():
         print(method, json.dumps(scores))
 
 
