@@ -344,7 +344,7 @@ def test_two_precisions_do_not_mix(recipe, stable_diffusion):
     script, arguments = recipe
     recipe_run(script, stable_diffusion, arguments("--methods", "none"))
     with pytest.raises(OutputError, match="made with other settings"):
-        run(
+        recipe_run(
             script,
             stable_diffusion,
             arguments("--methods", "none", "--dtype", "float16"),
