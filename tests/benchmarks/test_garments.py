@@ -182,9 +182,9 @@ def test_a_picture_shown_to_the_pipeline_is_read_as_by_hand(words, wardrobe, pip
 
     composition = words.garments.compose(wardrobe, 1, count=2, distinct=True)
     pixels = (composition.picture * 255).round().astype(np.uint8)
-    shown = read_diffusion(
-        pipeline, Image.fromarray(pixels), composition.prompt, noise=1e-4
-    )
+    options = {"noise": 1e-4, "weights": "uniform"}
+    image = Image.fromarray(pixels)
+    shown = read_diffusion(pipeline, image, composition.prompt, **options)
     asked = [tuple(thing.words for thing in composition.things)]
     exact = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     hand = words.reading.read(pipeline, exact, [composition.prompt], asked, 1e-4)
