@@ -34,8 +34,8 @@ NAMES = {
     "attnchain.capturing": """
         AbstractRecord AttentionCall AttentionRecord AttentionSite CapturedAttention
         Denoising DenseRecord GUIDED Numbers Selection TextTokens TokenGrid
-        UNCONDITIONAL_FIRST attention_gradients capture fused_attention joined_passes
-        load_capture picture_in_tiles prompt_tokens replaced_attention
+        UNCONDITIONAL_FIRST attention_gradients capture check_known fused_attention
+        joined_passes load_capture picture_in_tiles prompt_tokens replaced_attention
     """,
     "attnchain.models": """
         Frame LoadedDenoiser LoadedModel LoadedPipeline LoadedSpeech LoadedText

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnchain.capturing import TextTokens, TokenGrid
+from attnchain.capturing.prompts import PROMPTS, TOKENIZERS
 from attnchain.errors import GridError, WordNotFoundError
 from attnchain.testing.models import tokenizers
 
@@ -163,3 +164,7 @@ def test_a_word_beyond_the_text_of_a_grid():
     tokens = TextTokens.of(tokenizers.clip_tokenizer(), "dog dog cat", length=12)
     with pytest.raises(WordNotFoundError, match="beyond the 4 token positions"):
         tokens.find("cat", grid=TokenGrid.of_text(4))
+
+
+def test_every_pipeline_whose_words_are_found_has_its_vocabulary_checked():
+    assert TOKENIZERS.keys() == PROMPTS.keys()

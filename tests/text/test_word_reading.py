@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from attnchain.capturing import capture
+from attnchain.capturing import capture, check_known
 from attnchain.errors import ArgumentError, UnsupportedModelError, WordNotFoundError
-from attnchain.models import LoadedPipeline
+from attnchain.models import LoadedPipeline, load
 from attnchain.testing.models import pipelines
 from attnchain.text import (
     draw_words,
@@ -130,6 +130,32 @@ def test_the_prompt_is_made_of_the_words(flux):
 def test_what_is_asked_wrongly(flux, words, options, error, message):
     with pytest.raises(error, match=message):
         read_words(flux, PICTURE, words, **{**READ, **options})
+
+
+@pytest.mark.parametrize("word", ["red hat", "red shirt, Hat"])
+def test_words_outside_a_small_vocabulary(word):
+    """They are refused rather than read as the token for unknown words."""
+    model = load("garments-mmdit")
+    message = r"no token for '[hH]at' .* <unk>; it knows a, and, bag, .*, yellow$"
+    for ask in (
+        lambda: read_words(model, PICTURE, [word]),
+        lambda: read_words(model, PICTURE, ["red"], background=[word]),
+        lambda: draw_words(model, word, [word]),
+    ):
+        with pytest.raises(WordNotFoundError, match=message):
+            ask()
+    read_words(model, PICTURE, ["RED shirt, blue bag"])
+
+
+def test_a_word_is_known_where_one_of_two_tokenizers_spells_it():
+    """T5 lacks the digit in FLUX; in Stable Diffusion 3, CLIP may have it."""
+    digit = {"prompt": "a 7", **READ}
+    with_t5, with_both = loaded("flux"), loaded("stable_diffusion_3")
+    with_t5.pipeline.tokenizer_2.unk_token = "<unk>"  # noqa: S105
+    with_both.pipeline.tokenizer_3.unk_token = "<unk>"  # noqa: S105
+    with pytest.raises(WordNotFoundError, match=r"'7' .* it in other words"):
+        read_words(with_t5, PICTURE, ["7"], **digit)
+    check_known(with_both.pipeline, ["a 7"])
 
 
 def test_words_that_the_text_encoder_never_saw(flux):

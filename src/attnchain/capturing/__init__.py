@@ -16,7 +16,7 @@ from attnchain.capturing.dense_records import DenseRecord
 from attnchain.capturing.grid import TokenGrid
 from attnchain.capturing.picture_tiles import picture_in_tiles
 from attnchain.capturing.pipelines import GUIDED, UNCONDITIONAL_FIRST, Denoising
-from attnchain.capturing.prompts import TextTokens, prompt_tokens
+from attnchain.capturing.prompts import TextTokens, check_known, prompt_tokens
 from attnchain.capturing.records import AbstractRecord, AttentionRecord
 from attnchain.capturing.result import CapturedAttention, load_capture
 from attnchain.capturing.sites import AttentionSite, Numbers, Selection
@@ -39,6 +39,7 @@ __all__ = [
     "TokenGrid",
     "attention_gradients",
     "capture",
+    "check_known",
     "fused_attention",
     "joined_passes",
     "load_capture",

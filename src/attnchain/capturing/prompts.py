@@ -11,6 +11,8 @@ from attnchain.errors import GridError, UnsupportedModelError, WordNotFoundError
 Span = tuple[int, int] | None
 WINDOW = 12
 """Tokens decoded together: spaces and characters depend on those just before."""
+MOST_NAMED = 48
+"""Words of a vocabulary that an error names; of a larger one none."""
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """How the bytes of a character that further tokens will complete are decoded."""
 
@@ -210,6 +212,44 @@ def prompt_tokens(pipeline: Any, prompt: str, n_tokens: int) -> TextTokens:
     return PROMPTS[name](pipeline, prompt, n_tokens)
 
 
+def check_known(pipeline: Any, words: Iterable[str]) -> None:
+    """Refuses words that the model would read as its token for unknown ones.
+
+    A word is known where one of the tokenizers that the attention sees spells it.
+    Pipelines whose text tokens are not known are left to `prompt_tokens`.
+
+    Args:
+        pipeline: A diffusers pipeline.
+        words: Words or phrases.
+
+    Raises:
+        WordNotFoundError: A word, or part of a phrase, is not in the vocabulary.
+    """
+    names = TOKENIZERS.get(type(pipeline).__name__, ())
+    seen = [getattr(pipeline, name) for name in names]
+    tokenizers = [tokenizer for tokenizer in seen if tokenizer is not None]
+    parts = [part for word in words for part in word.split()] if tokenizers else []
+    for part in parts:
+        if all(_is_unknown(tokenizer, part) for tokenizer in tokenizers):
+            message = f"the model has no token for {part!r} and would read it as"
+            message += f" {tokenizers[0].unk_token}; {_known(tokenizers[0])}"
+            raise WordNotFoundError(message)
+
+
+def _is_unknown(tokenizer: Any, word: str) -> bool:
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    ids = tokenizer(word, add_special_tokens=False, padding=False).input_ids
+    return unknown is not None and unknown in ids
+
+
+def _known(tokenizer: Any) -> str:
+    """What can be asked for instead."""
+    pieces = sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
+    if len(pieces) > MOST_NAMED:
+        return "say it in other words"
+    return f"it knows {', '.join(piece for piece in pieces if piece.isalpha())}"
+
+
 def _only(name: str, prepare: Callable[[str], str] = str) -> Callable[..., TextTokens]:
     """All text tokens come from one tokenizer."""
 
@@ -243,3 +283,12 @@ PROMPTS: dict[str, Callable[..., TextTokens]] = {
     "PixArtAlphaPipeline": _only("tokenizer", _tidied),
     "PixArtSigmaPipeline": _only("tokenizer", _tidied),
 }
+TOKENIZERS = {
+    "StableDiffusionPipeline": ("tokenizer",),
+    "StableDiffusionXLPipeline": ("tokenizer",),
+    "StableDiffusion3Pipeline": ("tokenizer", "tokenizer_3"),
+    "FluxPipeline": ("tokenizer_2",),
+    "PixArtAlphaPipeline": ("tokenizer",),
+    "PixArtSigmaPipeline": ("tokenizer",),
+}
+"""Whose tokens the attention of each sees."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from attnchain.capturing import TextTokens
+from attnchain.capturing import TextTokens, check_known
 from attnchain.errors import ArgumentError
 from attnchain.files import AbstractResult, Outputs
 from attnchain.maps import enlarge
@@ -173,11 +173,13 @@ def read_words(
     Raises:
         ArgumentError: No words, a word twice, too many, an empty prompt, no noise
             level, or an argument out of range.
-        WordNotFoundError: A word is not in the prompt, or beyond what the model reads.
+        WordNotFoundError: A word is not in the prompt, beyond what the model reads, or
+            not in its vocabulary.
         UnsupportedModelError: The model reads no prompt, or cannot be shown a picture.
     """
     text = checked_prompt(prompt, words, background)
     of_kind(model, LoadedPipeline)
+    check_known(model.pipeline, all_words(words, background))
     if not noise:
         raise ArgumentError("noise must be one level or more, but is empty")
     walk, reading = _split(options)
@@ -218,6 +220,7 @@ def draw_words(
     """
     text = checked_prompt(prompt, words, background)
     of_kind(model, LoadedPipeline)
+    check_known(model.pipeline, all_words(words, background))
     walk, reading = _split(options)
     levels = read_generation(model.pipeline, text, **reading)
     count = len(levels)
