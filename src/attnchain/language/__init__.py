@@ -3,10 +3,9 @@
 read_text: a model and a text; gives a `TextReading`.
 TextReading: its tokens, heads, ranks, bounces, groups and sinks.
 compare, Comparison: two models on one text.
-read_answer: a vision-language model's run; gives an `AnswerReading`, whose `where`
-    gives a `WordInPicture`.
-serve_attention, ServedAttention, RequestAttention: O(n) numbers of each request that
-    transformers' continuous batching serves.
+read_answer: a vision-language model's run, as an `AnswerReading`.
+WordInPicture: what its `where` gives.
+serve_attention, ServedAttention, RequestAttention: O(n) numbers of served requests.
 token_rank_press, key_scores: which keys and values of a cache kvpress keeps.
 """
 

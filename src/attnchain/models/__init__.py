@@ -1,8 +1,7 @@
 """Models by name, and pictures as their pixels.
 
 load: a model with what turns its input into tensors.
-origin, versions: versions and digests to write beside a result (weights_digest: of a
-  model).
+origin, versions, weights_digest: versions and digests to write beside a result.
 of_kind: what `load` returned, of one kind or an error.
 LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.

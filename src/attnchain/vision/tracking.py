@@ -115,7 +115,7 @@ class Track:
         x the states of the patches half way, two thirds and five sixths through the
         model, and only to patches within 0.3 of the picture's longer side. It goes on
         from frame to frame until it reaches the first one: the probability to end in
-        a segment there is the patch's membership, $m = P m_\mathrm{before}$. Within
+        a segment there is the patch's membership, $m = P\, m'$, m' before. Within
         half a patch of an object's border a walk over pixels decides.
 
         Args:
