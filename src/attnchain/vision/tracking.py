@@ -115,8 +115,8 @@ class Track:
         x the states of the patches half way, two thirds and five sixths through the
         model, and only to patches within 0.3 of the picture's longer side. It goes on
         from frame to frame until it reaches the first one: the probability to end in
-        a segment there is the patch's membership, $m = P\, m'$, m' before. Within
-        half a patch of an object's border a walk over pixels decides.
+        a segment there is the patch's membership: P times the memberships before.
+        Within half a patch of an object's border a walk over pixels decides.
 
         Args:
             frame: The next picture, of the same size.
