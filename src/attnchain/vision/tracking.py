@@ -109,11 +109,12 @@ class Track:
 
         A walker steps from patch i of this frame to patch j of the first frame or
         one of the seven latest, with probability
-        $P_{ij} \propto e^{\cos(x_i, x_j) / 0.02}$, x the states of the patches half way, two thirds and five sixths through the
-        model, and only to patches within 0.3 of the picture's longer side. It goes on
-        from frame to frame until it reaches the first one: the probability to end in
-        a segment there is the patch's membership: P times the memberships before.
-        Within half a patch of an object's border a walk over pixels decides.
+        $P_{ij} \propto e^{\cos(x_i, x_j) / 0.02}$, x the states of the patches half
+        way, two thirds and five sixths through the model, and only to patches within
+        0.3 of the picture's longer side. It goes on from frame to frame until it
+        reaches the first one: the probability to end in a segment there is the
+        patch's membership, P times the memberships before. Within half a patch of an
+        object's border a walk over pixels decides.
 
         Args:
             frame: The next picture, of the same size.
