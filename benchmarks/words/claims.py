@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from garments import DEFAULT_FOLDER, NAMES, SIDE, Composition, Wardrobe, compose
-from model import load_pipeline
+from garments import NAMES, SIDE, Composition, Wardrobe, compose
+from model import arguments, load_pipeline
 from reading import Blocks, read
 from rules import CHEAP, COLUMN, WHOLE, Rule
 from scoring import scores_of
@@ -223,10 +223,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
-    parser.add_argument("--model", default="garments-mmdit")
-    parser.add_argument("--out", type=Path, default=Path("out/words"))
+    parser = arguments(__doc__)
     parser.add_argument("--choose", type=int, default=50)
     parser.add_argument("--report", type=int, default=500)
     given = parser.parse_args()

@@ -7,7 +7,7 @@ picture follows from its seed alone.
 """
 
 import colorsys
-import gzip
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-DEFAULT_FOLDER = Path("../shared/data/fashion-mnist/data")
+sys.path.insert(0, str(Path(__file__).parents[1] / "guidance"))
+import data
+
+DEFAULT_FOLDER = data.DEFAULT_FOLDER
 SIDE = 32
 SIZES = range(11, 17)
 GARMENTS = {
@@ -68,25 +71,18 @@ class Composition:
         return np.repeat(self.picture.mean(-1, keepdims=True), 3, -1)
 
 
-def _idx(folder: Path, name: str) -> np.ndarray:
-    raw = gzip.decompress((folder / f"{name}.gz").read_bytes())
-    header = 4 + 4 * raw[3]
-    shape = np.frombuffer(raw[4:header], dtype=">u4").astype(int)
-    return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
-
-
 class Wardrobe:
     """All garments of a part of Fashion-MNIST at all sizes.
 
     Args:
-        folder: Where its gzipped IDX files are.
+        folder: Where its IDX files are.
         part: "train" or "t10k".
         most: Pictures of a class that are used.
     """
 
     def __init__(self, folder: Path, part: str, most: int = 6000) -> None:
-        pixels = _idx(folder, f"{part}-images-idx3-ubyte")
-        labels = _idx(folder, f"{part}-labels-idx1-ubyte")
+        pixels = data.read_idx(folder, f"{part}-images-idx3-ubyte")
+        labels = data.read_idx(folder, f"{part}-labels-idx1-ubyte")
         self.shelves = [
             self._sized(pixels[labels == label][:most]) for label in GARMENTS.values()
         ]

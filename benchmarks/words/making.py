@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from claims import ALL, TASKS, kept_run
-from garments import DEFAULT_FOLDER, SIDE, Composition, Wardrobe, compose
+from garments import SIDE, Composition, Wardrobe, compose
 from judge import JUDGE, Judge, load_judge, pixels_of, seen_in
-from model import load_pipeline
+from model import arguments, load_pipeline
 from reading import read
 from samples import CHUNK, STEPS, obeyed
 from scoring import scores_of
@@ -237,11 +237,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
-    parser.add_argument("--model", default="garments-mmdit")
+    parser = arguments(__doc__)
     parser.add_argument("--judge", type=Path, default=JUDGE)
-    parser.add_argument("--out", type=Path, default=Path("out/words"))
     parser.add_argument("--made", type=int, default=100)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--noise", type=float, default=0.5)

@@ -1,10 +1,11 @@
 """A small FLUX: joint attention over words and pixels, as a pipeline of diffusers."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
-from garments import COLOURS, GROUNDS, NAMES, SIDE
+from garments import COLOURS, DEFAULT_FOLDER, GROUNDS, NAMES, SIDE
 from torch import nn
 
 from attnchain import load
@@ -105,3 +106,12 @@ def load_pipeline(source: str | Path) -> Any:
     pipeline = load(str(source)).pipeline
     pipeline.default_sample_size = SIDE
     return pipeline
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser with the folders of data and results, and the model."""
+    parser = argparse.ArgumentParser(description=description.split("\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
+    parser.add_argument("--model", default="garments-mmdit")
+    parser.add_argument("--out", type=Path, default=Path("out/words"))
+    return parser

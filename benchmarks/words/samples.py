@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from garments import DEFAULT_FOLDER, Wardrobe, compose
+from garments import Wardrobe, compose
 from judge import JUDGE, Judge, load_judge, pixels_of, seen_in
-from model import load_pipeline
+from model import arguments, load_pipeline
 from PIL import Image
 
 from attnchain.evaluate.report import interval
@@ -186,11 +186,8 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER)
-    parser.add_argument("--model", default="garments-mmdit")
+    parser = arguments(__doc__)
     parser.add_argument("--judge", type=Path, default=JUDGE)
-    parser.add_argument("--out", type=Path, default=Path("out/words"))
     parser.add_argument("--cells", nargs="+", default=CELLS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--count", type=int, default=1000)

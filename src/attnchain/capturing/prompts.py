@@ -209,7 +209,7 @@ def prompt_tokens(pipeline: Any, prompt: str, n_tokens: int) -> TextTokens:
             f"{', '.join(PROMPTS)}. Use TextTokens.of(tokenizer, prompt, length=...)"
         )
         raise UnsupportedModelError(message)
-    return PROMPTS[name](pipeline, prompt, n_tokens)
+    return PROMPTS[name].tokens(pipeline, prompt, n_tokens)
 
 
 def check_known(pipeline: Any, words: Iterable[str]) -> None:
@@ -225,8 +225,8 @@ def check_known(pipeline: Any, words: Iterable[str]) -> None:
     Raises:
         WordNotFoundError: A word, or part of a phrase, is not in the vocabulary.
     """
-    names = TOKENIZERS.get(type(pipeline).__name__, ())
-    seen = [getattr(pipeline, name) for name in names]
+    known = PROMPTS.get(type(pipeline).__name__)
+    seen = [getattr(pipeline, name) for name in known.tokenizers] if known else []
     tokenizers = [tokenizer for tokenizer in seen if tokenizer is not None]
     parts = [part for word in words for part in word.split()] if tokenizers else []
     for part in parts:
@@ -250,14 +250,27 @@ def _known(tokenizer: Any) -> str:
     return f"it knows {', '.join(piece for piece in pieces if piece.isalpha())}"
 
 
-def _only(name: str, prepare: Callable[[str], str] = str) -> Callable[..., TextTokens]:
+@dataclass(frozen=True)
+class PromptRule:
+    """How a pipeline reads its prompt.
+
+    Attributes:
+        tokenizers: Its attributes whose tokens the attention sees.
+        tokens: From the pipeline, a prompt and a length to the tokens.
+    """
+
+    tokenizers: tuple[str, ...]
+    tokens: Callable[[Any, str, int], TextTokens]
+
+
+def _only(name: str, prepare: Callable[[str], str] = str) -> PromptRule:
     """All text tokens come from one tokenizer."""
 
     def tokens(pipeline: Any, prompt: str, n_tokens: int) -> TextTokens:
         tokenizer = getattr(pipeline, name)
         return TextTokens.of(tokenizer, prepare(prompt), length=n_tokens)
 
-    return tokens
+    return PromptRule((name,), tokens)
 
 
 def _clip_then_t5(pipeline: Any, prompt: str, n_tokens: int) -> TextTokens:
@@ -275,20 +288,11 @@ def _tidied(prompt: str) -> str:
     return prompt.lower().strip()
 
 
-PROMPTS: dict[str, Callable[..., TextTokens]] = {
+PROMPTS: dict[str, PromptRule] = {
     "StableDiffusionPipeline": _only("tokenizer"),
     "StableDiffusionXLPipeline": _only("tokenizer"),
-    "StableDiffusion3Pipeline": _clip_then_t5,
+    "StableDiffusion3Pipeline": PromptRule(("tokenizer", "tokenizer_3"), _clip_then_t5),
     "FluxPipeline": _only("tokenizer_2"),
     "PixArtAlphaPipeline": _only("tokenizer", _tidied),
     "PixArtSigmaPipeline": _only("tokenizer", _tidied),
 }
-TOKENIZERS = {
-    "StableDiffusionPipeline": ("tokenizer",),
-    "StableDiffusionXLPipeline": ("tokenizer",),
-    "StableDiffusion3Pipeline": ("tokenizer", "tokenizer_3"),
-    "FluxPipeline": ("tokenizer_2",),
-    "PixArtAlphaPipeline": ("tokenizer",),
-    "PixArtSigmaPipeline": ("tokenizer",),
-}
-"""Whose tokens the attention of each sees."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -106,6 +105,8 @@ class WordReading(AbstractResult):
         return "\n".join(lines)
 
     def facts(self) -> dict[str, Any]:
+        from matplotlib.colors import to_hex
+
         found = self.segmentation
         attention = found.attention
         peaks = (found.walks.flatten(1).amax(1) * attention.grid.n_patches).tolist()
@@ -120,7 +121,7 @@ class WordReading(AbstractResult):
             "damping": self.damping,
             **found.facts(),
             "legend": [
-                {"label": label, "name": name, "colour": _hex(colour)}
+                {"label": label, "name": name, "colour": to_hex(colour)}
                 for label, (name, colour) in enumerate(
                     zip(found.names, segment_colors(len(found.names)), strict=True)
                 )
@@ -287,8 +288,3 @@ def _reading(
         model_note=model.note,
         **asked,
     )
-
-
-def _hex(colour: np.ndarray) -> str:
-    """A colour in [0, 1] as web pages write it."""
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colour.tolist())
