@@ -59,12 +59,13 @@ def test_marks_are_matched_and_what_does_not_meet_is_said(run, photos, tmp_path)
 
 
 def test_points_repeat_and_a_box_goes_with_them(run, image):
-    marks = ["--point", "20,11", "--point", "30,12", "--not-point", "2,3"]
+    marks = ["--point", "20,11", "--not-point", "2,3", "--point", "30,12"]
     ended = run("segment", image, *marks, "--box", "8,4,50,30", "--save", "cutout")
     assert ended.code == 0, ended.err
     told = ended.json("cat.json")
     assert told["settings"]["prompt"]["points"] == [[20, 11], [30, 12]]
-    assert len(told["marks"]) == 4
+    marked = [mark["pixels"] for mark in told["marks"] if mark["pixels"]]
+    assert marked == [[[20, 11]], [[2, 3]], [[30, 12]]]
     assert ended.files == ["cat-cutout.png", "cat.json"]
 
 

@@ -9,12 +9,12 @@ from attnchain.errors import ArgumentError
 from attnchain.folder import Picture, match_marks, read_marks
 from attnchain.vision import Prompt
 
-CSV = """picture,points,not_points,box
-a/1.png,3 4; 5.5 6,7 8,
-"x, y.png",,,1 2 30 40
+CSV = """picture,points,not_points,box,order
+a/1.png,3 4; 5.5 6,7 8,,+-+
+"x, y.png",,,1 2 30 40,
 """
 EXPECTED = {
-    "a/1.png": Prompt(points=((3, 4), (5.5, 6)), not_points=((7, 8),)),
+    "a/1.png": Prompt(((3, 4), (5.5, 6)), ((7, 8),), order="+-+"),
     "x, y.png": Prompt(box=(1, 2, 30, 40)),
 }
 
@@ -28,7 +28,12 @@ def written(tmp_path, text, name="marks.csv"):
 def test_csv_and_json_say_the_same(tmp_path):
     assert read_marks(written(tmp_path, CSV)) == EXPECTED
     records = [
-        {"picture": "a/1.png", "points": [[3, 4], [5.5, 6]], "not_points": [[7, 8]]},
+        {
+            "picture": "a/1.png",
+            "points": [[3, 4], [5.5, 6]],
+            "not_points": [[7, 8]],
+            "order": "+-+",
+        },
         {"picture": "x, y.png", "box": [1, 2, 30, 40]},
     ]
     assert read_marks(written(tmp_path, json.dumps(records), "m.json")) == EXPECTED
@@ -47,6 +52,7 @@ def test_a_table_programs_mark_at_the_start_is_read(tmp_path):
         ("picture,points\nx.png,one two\n", "line 2"),
         ("picture,box\nx.png,5 5 1 1\n", "left < right"),
         ("picture,points\nx.png,\n", "nothing says where"),
+        ("picture,points,order\nx.png,1 2,-+\n", "line 2: the order must have"),
         ("picture,points\nx.png,1 2\nx.png,1 2\n", "has marks already"),
         ("picture,points\nx.png,1 2,3\n", "more fields"),
         ("picture,points\n,1 2\n", "names no picture"),

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from tests.vision import tiny
 
 from attnchain.errors import ArgumentError
-from attnchain.vision import Prompt, segment, segment_prompt
+from attnchain.vision import Clicks, Prompt, segment, segment_prompt
 from attnchain.vision.exports import EXPORTS, polygons
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9))
@@ -134,6 +134,17 @@ def test_a_prompt_is_the_session_of_its_marks(attention):
     assert result.labels[3, 2] == 0
 
 
+def test_a_prompt_keeps_the_order_of_its_marks(attention):
+    on, off = ((20, 11), (2, 30)), ((30, 12), (40, 30))
+    prompt = Prompt(points=on, not_points=off, order="-++-")
+    result = segment_prompt(attention, prompt)
+    session = Clicks(attention).add(*off[0], positive=False).add(*on[0]).add(*on[1])
+    session = session.add(*off[1], positive=False)
+    assert result.marks == session.marks
+    assert torch.equal(result.maps, session.segment().maps)
+    assert segment_prompt(attention, Prompt(on, off)).marks != result.marks
+
+
 @pytest.mark.parametrize(
     ("marks", "says"),
     [
@@ -141,6 +152,8 @@ def test_a_prompt_is_the_session_of_its_marks(attention):
         ({"not_points": [(1, 2)]}, "nothing says where"),
         ({"points": [(1, 2, 3)]}, "each of points must be two numbers"),
         ({"box": (1, 2, 3)}, "a box must be left, top, right, bottom"),
+        ({"points": [(1, 2)], "order": "+-"}, "the order must have a '\\+' for each"),
+        ({"points": [(1, 2)], "order": "x"}, "of 1 points and a '-' for each of 0"),
         ({"box": (5, 2, 3, 8)}, "left < right"),
         ({"box": (0, 0, float("nan"), 8)}, "left < right"),
     ],

@@ -8,6 +8,7 @@ from attnchain import __version__
 from attnchain.cli.evaluate import evaluate
 from attnchain.cli.find_words import words
 from attnchain.cli.heads import heads
+from attnchain.cli.options import Marking
 from attnchain.cli.page import page
 from attnchain.cli.rank import rank
 from attnchain.cli.score import score
@@ -27,7 +28,8 @@ COMMANDS = (
     *(evaluate, score, sheet),
 )
 for command in COMMANDS:
-    app.command()(command)
+    marking = command in {segment, video}
+    app.command(cls=Marking if marking else None)(command)
 
 
 def _version(asked: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from attnchain.vision import Prompt
@@ -125,8 +126,29 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(layers)
 
 
+class Marking(TyperCommand):
+    """A command that knows in which order --point and --not-point were given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        *_, order = self.make_parser(ctx).parse_args([*args])
+        signs = {"point": "+", "not_point": "-"}
+        ctx.meta[_ORDER] = "".join(signs.get(given.name, "") for given in order)
+        return super().parse_args(ctx, args)
+
+
+def order_given(context: typer.Context) -> str:
+    """The signs of the points, as `Prompt` has them; "" in no command of `Marking`."""
+    return context.meta.get(_ORDER, "")
+
+
+_ORDER = "attnchain.order"
+
+
 def parse_prompt(
-    points: Sequence[str] | None, not_points: Sequence[str] | None, box: str | None
+    points: Sequence[str] | None,
+    not_points: Sequence[str] | None,
+    box: str | None,
+    order: str = "",
 ) -> "Prompt | None":
     """Marks from texts such as "120,80" and "10,10,200,150"; None without any.
 
@@ -144,6 +166,7 @@ def parse_prompt(
         tuple(_numbers(text, 2, "--point", like=like) for text in points or ()),
         tuple(_numbers(text, 2, "--not-point", like=like) for text in not_points or ()),
         _numbers(box, 4, "--box", like=edges) if box is not None else None,
+        order,
     )
 
 

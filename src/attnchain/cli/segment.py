@@ -67,6 +67,7 @@ Address = Annotated[
 
 
 def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
+    context: typer.Context,
     images: Pictures,
     recursive: Recursive = False,
     range_: options.Range = None,
@@ -97,9 +98,9 @@ def segment(  # noqa: PLR0913, PLR0917  (one parameter for each option)
         "bounces": bounces,
         "size": size,
     }
-    question = Question(
-        asked, options.parse_prompt(point, not_point, box), _split(save)
-    )
+    order = options.order_given(context)
+    prompt = options.parse_prompt(point, not_point, box, order)
+    question = Question(asked, prompt, _split(save))
     one = len(images) == 1 and not images[0].is_dir() and not has_magic(str(images[0]))
     one = one and marks is None and workers == 1 and engine == "local"
     question.check(marks=marks is not None, one=one)

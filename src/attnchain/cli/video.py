@@ -51,6 +51,7 @@ Sets = Annotated[
 
 
 def video(  # noqa: PLR0913, PLR0917  (one parameter for each option)
+    context: typer.Context,
     frames: Frames,
     every: Every = 1,
     point: Points = None,
@@ -68,7 +69,8 @@ def video(  # noqa: PLR0913, PLR0917  (one parameter for each option)
     from attnchain.models import read_frames
     from attnchain.vision import check_exports
 
-    prompt = options.parse_prompt(point, not_point, box)
+    order = options.order_given(context)
+    prompt = options.parse_prompt(point, not_point, box, order)
     start = Start(prompt, mask, sets)
     files = tuple(name.strip() for name in save.split(",")) if save else _USUAL
     check_exports(files)

@@ -10,15 +10,16 @@ from attnchain.errors import ArgumentError
 from attnchain.folder.finding import Picture
 from attnchain.vision import Prompt
 
-COLUMNS = ("picture", "points", "not_points", "box")
+COLUMNS = ("picture", "points", "not_points", "box", "order")
 
 
 def read_marks(file: Path) -> dict[str, Prompt]:
     """Reads the marks of many pictures from CSV or JSON.
 
-    CSV has a line for each picture under the heading `picture,points,not_points,box`;
-    a point is `x y`, several are separated by `;`, and a box is `x0 y0 x1 y1`. Columns
-    but the first may be absent or empty. JSON is a list of such records, with points
+    CSV has a line for each picture under the heading
+    `picture,points,not_points,box,order`; a point is `x y`, several are separated by
+    `;`, a box is `x0 y0 x1 y1`, and an order such as `+-+` as in `Prompt`. Columns but
+    the first may be absent or empty. JSON is a list of such records, with points
     as `[[x, y], ...]` and the box as `[x0, y0, x1, y1]`. All in pixels.
 
     Args:
@@ -108,6 +109,7 @@ def _from_csv(text: str, file: Path) -> Iterator[Record]:
                     "points": _split(line.get("points")),
                     "not_points": _split(line.get("not_points")),
                     "box": (line.get("box") or "").split() or None,
+                    "order": (line.get("order") or "").strip(),
                 },
             )
     except csv.Error as error:

@@ -19,15 +19,22 @@ class Prompt:
         points: (x, y) in pixels of the picture, on the object.
         not_points: The same, off the object.
         box: Left, top, right and bottom in pixels; None without one.
+        order: A "+" for each of points and a "-" for each of not_points, in the order
+            in which they were made; by default all points come first.
 
     Raises:
-        ArgumentError: Something is no pair or four of numbers, or nothing says where
-            the object is.
+        ArgumentError: Something is no pair or four of numbers, nothing says where the
+            object is, or the order has another number of points.
+
+    Example:
+        >>> Prompt(points=((3, 4), (5, 6)), not_points=((7, 8),), order="+-+").clicks
+        (((3.0, 4.0), True), ((7.0, 8.0), False), ((5.0, 6.0), True))
     """
 
     points: tuple[Point, ...] = ()
     not_points: tuple[Point, ...] = ()
     box: Box | None = None
+    order: str = ""
 
     def __post_init__(self) -> None:
         for name in ("points", "not_points"):
@@ -38,6 +45,24 @@ class Prompt:
         if not self.points and self.box is None:
             message = "nothing says where the object is: give a point on it, or a box"
             raise ArgumentError(message)
+        first = "+" * len(self.points) + "-" * len(self.not_points)
+        object.__setattr__(self, "order", self.order or first)
+        if sorted(self.order) != sorted(first):
+            message = (
+                f"the order must have a '+' for each of {len(self.points)} points and "
+                f"a '-' for each of {len(self.not_points)} not_points, but is "
+                f"{self.order!r}"
+            )
+            raise ArgumentError(message)
+
+    @property
+    def clicks(self) -> tuple[tuple[Point, bool], ...]:
+        """Every point in its order, and whether it is on the object."""
+        on, off = iter(self.points), iter(self.not_points)
+        return tuple(
+            (next(on), True) if sign == "+" else (next(off), False)
+            for sign in self.order
+        )
 
     @property
     def is_point(self) -> bool:
@@ -47,6 +72,8 @@ class Prompt:
 
 def segment_prompt(attention: PictureAttention, prompt: Prompt) -> ClickSegmentation:
     """The object that points and a box ask for, see `Clicks.segment`.
+
+    The box is marked first, then the points in their order.
 
     Args:
         attention: What `read_attention` returned.
@@ -61,10 +88,8 @@ def segment_prompt(attention: PictureAttention, prompt: Prompt) -> ClickSegmenta
     session = Clicks(attention)
     if prompt.box is not None:
         session = session.box(*prompt.box)
-    for x, y in prompt.points:
-        session = session.add(x, y)
-    for x, y in prompt.not_points:
-        session = session.add(x, y, positive=False)
+    for (x, y), positive in prompt.clicks:
+        session = session.add(x, y, positive=positive)
     return session.segment()
 
 
