@@ -61,7 +61,7 @@ NAMES = {
     """,
     "attnchain.folder": """
         ENGINES Item Job Outcome Picture RECORD Sheet contact_sheet find_pictures
-        match_marks merged_coco orphans plan read_marks run
+        match_marks merged_coco orphans plan ray_cluster read_marks run
     """,
     "attnchain.text": """
         TextAttention WordReading WordSegmentation checked_prompt draw_words

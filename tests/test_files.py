@@ -1,5 +1,8 @@
 """Files that appear whole or not at all."""
 
+import subprocess
+import sys
+
 import pytest
 
 from attnchain.errors import ChainError, OutputError
@@ -69,3 +72,33 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         with pytest.raises(OutputError, match="cannot be written"):
             write_whole(taken, b"all")
     assert remains(tmp_path) == ["it.html"]
+
+
+WRITING = """
+import os
+from pathlib import Path
+from attnchain.files import Outputs
+
+with Outputs(Path.cwd(), "cat") as outputs:
+    outputs.path("-a.txt").write_text("half")
+    print(flush=True)
+    input()
+"""
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path):
+    def begin():
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        child = subprocess.Popen([sys.executable, "-c", WRITING], cwd=tmp_path, **pipes)
+        child.stdout.readline()
+        return child
+
+    with begin() as killed, begin() as living:
+        assert len(remains(tmp_path)) == 4
+        killed.kill()
+        killed.wait()
+        with Outputs(tmp_path, "dog") as outputs:
+            outputs.describe({})
+        assert len([name for name in remains(tmp_path) if name[0] == "."]) == 1
+        living.communicate(b"\n")
+    assert remains(tmp_path) == ["cat-a.txt", "dog.json"]

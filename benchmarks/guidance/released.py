@@ -23,6 +23,8 @@ TokenRank's mask with its tokens in random order.
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,7 @@ from PIL import Image
 from sample import shuffled
 
 import attnchain
+from attnchain.folder import ray_cluster
 from attnchain.guidance import AttentionGuidance, Salience, guide
 from attnchain.optional import require
 from attnchain.testing.models.shim import importable_torchvision
@@ -132,13 +135,21 @@ class Worker:
             return self.pipeline(prompts, **options).images
 
 
+@contextmanager
+def workers_of(args) -> Iterator["Worker | Many"]:
+    """What draws: this process, or the workers of a Ray cluster."""
+    if args.engine == "local":
+        yield Worker(args)
+        return
+    with ray_cluster(args.address) as ray:
+        yield Many(ray, args)
+
+
 class Many:
     """Workers of a Ray cluster, and how pictures are shared among them."""
 
-    def __init__(self, args) -> None:
-        ray = require("ray", extra="ray", feature="--engine ray")
+    def __init__(self, ray, args) -> None:
         util = require("ray.util", extra="ray", feature="--engine ray")
-        ray.init(address=args.address, log_to_driver=False)
         gpus = 0 if args.device == "cpu" else 1
         actor = ray.remote(num_gpus=gpus, max_restarts=-1, max_task_retries=1)(Worker)
         workers = [actor.remote(args) for _ in range(args.workers)]
@@ -307,9 +318,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = arguments()
-    workers = Many(args) if args.engine == "ray" else Worker(args)
-    for method, scores in run(workers, args).items():
-        print(method, json.dumps(scores))
+    with workers_of(args) as workers:
+        for method, scores in run(workers, args).items():
+            print(method, json.dumps(scores))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from attnchain.errors import DataSetError, OutputError
 from attnchain.evaluate import Table, metrics, open_data_set
 from attnchain.evaluate.report import interval
 from attnchain.files import write_whole
+from attnchain.folder import ray_cluster
 from attnchain.maps import unit_range
 from attnchain.optional import require
 from attnchain.text import TextAttention, show_picture, text_attention
@@ -156,17 +157,13 @@ def answers(
     if args.engine == "local":
         yield from map(Worker(args, words).answer, names)
         return
-    ray = require("ray", extra="ray", feature="--engine ray")
     util = require("ray.util", extra="ray", feature="--engine ray")
-    ray.init(address=args.address, log_to_driver=False)
-    try:
+    with ray_cluster(args.address) as ray:
         gpus = 0 if args.device == "cpu" else 1
         actor = ray.remote(num_gpus=gpus, max_restarts=-1, max_task_retries=1)(Worker)
         workers = [actor.remote(args, words) for _ in range(args.workers)]
         pool = util.ActorPool(workers)
         yield from pool.map_unordered(lambda w, name: w.answer.remote(name), names)
-    finally:
-        ray.shutdown()
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:

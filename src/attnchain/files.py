@@ -9,6 +9,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ from attnchain.signing import (
 
 DESCRIPTIONS = (".json", "-rank.json", "-heads.json", "-page.json", "-words.json")
 """Endings of the files that say which picture a stem belongs to."""
+_DRAFT = ".attnchain-"
+"""What the hidden folder is called in which files are written, before they appear."""
 
 
 def described(file: Path) -> dict[str, Any]:
@@ -65,6 +68,30 @@ def check_new(file: Path | None) -> None:
         raise OutputError(f"{file} cannot be written: there is no folder {file.parent}")
 
 
+def _hold(folder: Path) -> int | None:
+    """Locks a folder for as long as this process lives; None where another has it."""
+    import fcntl
+
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes were writing: their folders are locked no more."""
+    for left in folder.glob(f"{_DRAFT}*"):
+        with suppress(OSError):
+            held = _hold(left)
+            if held is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
+
+
 class Outputs:
     """Collects the files of one result and moves them into place at the end.
 
@@ -96,6 +123,7 @@ class Outputs:
         self.source = "" if source is None else _seen_from(source, folder)
         self._siblings = tuple(siblings)
         self._draft: Path | None = None
+        self._held: int | None = None
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
@@ -177,6 +205,8 @@ class Outputs:
         finally:
             if self._draft is not None:
                 shutil.rmtree(self._draft, ignore_errors=True)
+            if self._held is not None:
+                os.close(self._held)
             if not done:
                 self._unmake()
         if isinstance(error, OSError) and self._is_mine(error):
@@ -231,7 +261,11 @@ class Outputs:
             missing = [self.folder, *self.folder.parents]
             self._made = [folder for folder in missing if not folder.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=".attnchain-", dir=self.folder))
+            _sweep(self.folder.absolute())
+            # It gets its name when it is locked: nobody takes it for one left behind.
+            new = Path(tempfile.mkdtemp(prefix=".new-attnchain-", dir=self.folder))
+            self._held = _hold(new)
+            return new.rename(new.with_name(new.name.replace(".new-", ".", 1)))
         except OSError as error:
             raise self._cannot_write(error) from error
 

@@ -285,16 +285,13 @@ def test_every_released_family_is_drawn_from_its_folder(
     more = ["--model", tmp_path / "model", "--methods", "none", "rank"]
     more += ["--engine", engine] + ["--workers", 2] * (engine == "ray")
     args = arguments(*more, "--count", 4, "--batch", 1, "--size", 16)
-    workers = script.Many(args) if engine == "ray" else script.Worker(args)
-    scores = script.run(workers, args)
+    with script.workers_of(args) as workers:
+        scores = script.run(workers, args)
     assert {name: row["pictures"] for name, row in scores.items()} == {
         "none": 4,
         "rank-s0.75": 4,
     }
     if engine == "ray":
-        import ray
-
-        ray.shutdown()
         alone = arguments(*more[:5], "--count", 4, "--batch", 2, "--size", 16)
         alone.out = tmp_path / "alone"
         script.make_pictures(script.Worker(alone), "rank", alone)

@@ -265,3 +265,26 @@ def test_other_weights_under_the_same_name_are_another_question(job, photos):
     weights = weights_digest(load(job.model).model)
     assert job.kept(item, lambda: weights).status == "kept"
     assert job.kept(item, lambda: weights[::-1]) is None
+
+
+@pytest.mark.slow
+def test_workers_without_a_place_on_the_cluster_hold_up_nothing(job, photos):
+    assert_ray_starts()
+    import ray
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        outcomes = list(run(job, planned(job, photos), workers=3, engine="ray"))
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+    assert {*statuses(outcomes).values()} == {"done"}
+    assert len(outcomes) == 4
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "a:b"])
+def test_an_address_without_a_cluster_is_said(job, photos, address):
+    pytest.importorskip("ray")
+    options = {"engine": "ray", "address": address}
+    with pytest.raises(ArgumentError, match=f"no Ray cluster answers at {address}"):
+        list(run(job, planned(job, photos), **options))

@@ -5,6 +5,7 @@ import hashlib
 import torch
 from torch import nn
 
+import attnchain as ac
 from attnchain.models import origin
 
 
@@ -38,4 +39,5 @@ def test_input_and_versions_are_told():
     told = origin(layers(), b"a cat")
     assert told["input_sha256"] == hashlib.sha256(b"a cat").hexdigest()
     assert told["versions"]["torch"] == torch.__version__
-    assert {"python", "attnchain", "numpy"} <= set(told["versions"])
+    assert told["versions"]["attnchain"] == ac.__version__
+    assert {"python", "numpy"} <= set(told["versions"])

@@ -169,7 +169,8 @@ def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     path = tmp_path / "a.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert rgb(read_picture(path))[0, 0].tolist() == [255, 0, 0]
+    with pytest.warns(PictureWarning, match=r"a\.gif is an animation; its first"):
+        assert rgb(read_picture(path))[0, 0].tolist() == [255, 0, 0]
 
 
 def test_one_pixel_is_a_picture(tmp_path):

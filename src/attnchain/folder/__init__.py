@@ -4,6 +4,7 @@
 what to do with every one, and `run` does it: in this process, in several, or on Ray.
 """
 
+from attnchain.folder.cluster import ray_cluster
 from attnchain.folder.contacts import Sheet, contact_sheet
 from attnchain.folder.engines import ENGINES, run
 from attnchain.folder.finding import Picture, find_pictures
@@ -25,6 +26,7 @@ __all__ = [
     "merged_coco",
     "orphans",
     "plan",
+    "ray_cluster",
     "read_marks",
     "run",
 ]

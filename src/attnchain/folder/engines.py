@@ -1,9 +1,9 @@
 """Where a job runs: in this process, in several, or on the machines of Ray."""
 
-import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
@@ -15,13 +15,15 @@ import torch
 
 from attnchain.checks import check_count
 from attnchain.errors import ArgumentError
+from attnchain.folder.cluster import ray_cluster
 from attnchain.folder.job import Item, Job, Outcome, weights_of
 from attnchain.models import LoadedModel, load, of_kind
-from attnchain.optional import require
 
 LOST = "the process that read it was lost (killed, or out of memory)"
 RETRIES = 1
 """How often a picture is tried again whose process was lost."""
+PATIENCE = 120
+"""Seconds without an answer from Ray after which a person is told."""
 
 
 def run(
@@ -118,36 +120,48 @@ def _ray(
     job: Job, workers: int, address: str | None, items: Sequence[Item]
 ) -> Iterator[Outcome]:
     """One actor for each worker; Ray starts a lost one again, with its picture."""
-    ray = require("ray", extra="ray", feature="the engine ray")
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        options |= {"num_cpus": workers, "include_dashboard": False}
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError as error:
-        message = f"no Ray cluster answers at {address}: start one with `ray start`"
-        raise ArgumentError(message) from error
-    try:
+    with ray_cluster(address, processors=workers) as ray:
         actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(Actor)
         # An actor on another machine has that machine's processors, not ours.
         threads = _threads(workers) if address is None else None
-        free = [actor.remote(job, threads) for _ in range(min(workers, len(items)))]
-        waiting, running = list(reversed(items)), dict[Any, tuple[Any, Item]]()
-        while waiting or running:
-            while waiting and free:
-                worker, item = free.pop(), waiting.pop()
-                running[worker.answer.remote(item)] = worker, item
-            (ready, *_), _rest = ray.wait(list(running))
+        actors = [actor.remote(job, threads) for _ in range(min(workers, len(items)))]
+        waiting = list(reversed(items))
+        running: dict[Any, tuple[Any, Item | None]]
+        running = {worker.begin.remote(): (worker, None) for worker in actors}
+        del actors
+        while waiting or any(item for _, item in running.values()):
+            ready = _ready(ray, running)
             worker, item = running.pop(ready)
-            free.append(worker)
-            try:
-                yield ray.get(ready)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            except ray.exceptions.RayError:
-                yield Outcome(item, "failed", LOST)
-    finally:
-        ray.shutdown()
+            if item is not None:
+                yield _fetched(ray, ready, item)
+            if waiting:
+                item = waiting.pop()
+                running[worker.answer.remote(item)] = worker, item
+            del worker  # who has nothing left to do makes room for one without a place
+
+
+def _ready(ray: Any, running: Collection[Any]) -> Any:
+    """The next thing that is done; says so where that takes suspiciously long."""
+    found, _ = ray.wait(list(running), timeout=PATIENCE)
+    if not found:
+        have = ray.cluster_resources().get("CPU", 0)
+        message = (
+            f"nothing was done on the Ray cluster for {PATIENCE} s; it has {have:.0f} "
+            "processors, which other jobs may hold"
+        )
+        warnings.warn(message, stacklevel=2)
+        found, _ = ray.wait(list(running))
+    return found[0]
+
+
+def _fetched(ray: Any, ready: Any, item: Item) -> Outcome:
+    """The outcome of a picture that Ray is done with."""
+    try:
+        return ray.get(ready)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError:
+        return Outcome(item, "failed", LOST)
 
 
 class Actor:
@@ -157,6 +171,9 @@ class Actor:
         if threads is not None:
             torch.set_num_threads(threads)
         self._job = job
+
+    def begin(self) -> None:
+        """Tells by its end that the actor has found a place."""
 
     def answer(self, item: Item) -> Outcome:
         """The outcome of one picture."""

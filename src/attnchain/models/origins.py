@@ -2,15 +2,14 @@
 
 import hashlib
 import platform
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import nn
 
-PACKAGES = (
-    *("attnchain", "torch", "numpy", "scipy", "transformers", "timm", "diffusers"),
-)
+PACKAGES = ("torch", "numpy", "scipy", "transformers", "timm", "diffusers")
 
 
 def origin(model: nn.Module, given: bytes) -> dict[str, Any]:
@@ -50,7 +49,9 @@ def weights_digest(model: nn.Module) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that compute, by name."""
-    found = {"python": platform.python_version()}
+    # The metadata of an installation for development can be those of an older version.
+    own = import_module("attnchain").__version__
+    found = {"python": platform.python_version(), "attnchain": own}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -24,6 +24,7 @@ PICTURE_ENDINGS = (
 MAX_PIXELS = 178_956_970
 """Pictures with more pixels are refused unread; Pillow's own limit for a bomb."""
 
+_MOVING = ("AVIF", "GIF", "PNG", "WEBP")
 _SUBFILE_TYPE, _PHOTOMETRIC = 254, 262
 _DAMAGE = (
     OSError,
@@ -159,6 +160,7 @@ def _opened(stream: BinaryIO, wanted: _Wanted) -> "Image":
         warnings.simplefilter("ignore")
         with Image.open(stream, formats=_known()) as source:
             page, pages = _skip_thumbnails(source)
+            moves = source.format in _MOVING and getattr(source, "is_animated", False)
             _check_size(source.size, wanted)
             source.load()
             bare = _without_empty_alpha(source)
@@ -167,6 +169,9 @@ def _opened(stream: BinaryIO, wanted: _Wanted) -> "Image":
     name, value_range = str(wanted.file), wanted.value_range
     if pages > 1:
         message = f"{name} has {pages} pages; page {page}, {bare.size}, is read"
+        warnings.warn(message, PictureWarning, stacklevel=5)
+    elif moves:
+        message = f"{name} is an animation; its first frame is read"
         warnings.warn(message, PictureWarning, stacklevel=5)
     return _to_rgb(bare, name, value_range, inverted=inverted)
 
