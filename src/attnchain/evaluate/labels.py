@@ -156,6 +156,7 @@ def object_beside(void: int | None) -> Convention:
 
     def convention(picture: LabelPicture) -> Labels:
         if void is None:
+            _check_third(picture)
             return bright_object(picture)
         unknown = picture.values == void
         if unknown.ndim == 3:
@@ -164,6 +165,17 @@ def object_beside(void: int | None) -> Convention:
         return np.where(unknown, VOID, bright_object(rest))
 
     return convention
+
+
+def _check_third(picture: LabelPicture) -> None:
+    """A third value between dark and bright is no soft edge, which has many."""
+    seen = np.unique(picture.brightness)
+    if len(seen) == 3 and not picture.indexed and 64 <= seen[1] <= 191:
+        expected = (
+            f"0 for the rest and one value for the object, or to be told by void (on "
+            f"the command line --void {seen[1]}) that {seen[1]} is not to be scored"
+        )
+        raise picture.refused(expected)
 
 
 def trimap(picture: LabelPicture) -> Labels:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -27,12 +28,14 @@ class Scores:
         ious: Intersection over union by name.
         class_mean: Mean of the IoU of object and rest, over the pixels of all masks.
         broken: Why a mask could not be scored, by name.
+        inputs: The sha256 of both files of what was scored, by name.
         notes: Files that were left out, in sentences.
     """
 
     ious: dict[str, float]
     class_mean: float
     broken: dict[str, str] = field(default_factory=dict[str, str])
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     notes: tuple[str, ...] = ()
 
     def table(self) -> Table:
@@ -78,16 +81,19 @@ def score_masks(predictions: Path, truth: Path, *, void: int | None = None) -> S
         raise DataSetError(f"{truth} holds no mask")
     ious: dict[str, float] = {}
     broken: dict[str, str] = {}
+    inputs: dict[str, dict[str, str]] = {}
     matrix = torch.zeros(2, 2, dtype=torch.int64)
     for name, file in drawn.items():
         try:
-            mask = _predicted(name, made, predictions)
+            guess = _predicted(name, made, predictions)
+            mask = torch.from_numpy(read_labels(guess, object_beside(None)))
             right = torch.from_numpy(read_labels(file, object_beside(void)))
             _check(mask, right)
         except ChainError as error:
             broken[name] = str(error)
             continue
         ious[name] = iou(mask == 1, right)
+        inputs[name] = {"prediction": _digest(guess), "truth": _digest(file)}
         matrix += confusion((mask == 1).long(), right, count=2)
     if ious and void is not None and not int(matrix[1].sum()):
         message = (
@@ -102,10 +108,14 @@ def score_masks(predictions: Path, truth: Path, *, void: int | None = None) -> S
         left_out(unknown, f"in {predictions} without a mask of that name in {truth}"),
     )
     mean = class_mean_miou(matrix) if ious else float("nan")
-    return Scores(ious, mean, broken, tuple(note for note in notes if note))
+    return Scores(ious, mean, broken, inputs, tuple(note for note in notes if note))
 
 
-def _predicted(name: str, made: dict[str, Path], folder: Path) -> torch.Tensor:
+def _digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def _predicted(name: str, made: dict[str, Path], folder: Path) -> Path:
     ours = made.get(f"{name}{OURS}")
     file = ours or made.get(name)
     if file is None:
@@ -116,7 +126,7 @@ def _predicted(name: str, made: dict[str, Path], folder: Path) -> torch.Tensor:
             "object: segment it with --foreground, points or a box"
         )
         raise DataSetError(message)
-    return torch.from_numpy(read_labels(file, object_beside(None)))
+    return file
 
 
 def _is_sets(description: Path) -> bool:
