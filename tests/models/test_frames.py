@@ -1,5 +1,7 @@
 """Frames from folders and video files."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,3 +89,29 @@ def test_a_film_needs_its_extra(film, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"attnchain\[video\]"):
         read_frames(film)
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
+def test_an_animation_is_read_without_a_video_library(tmp_path, monkeypatch, ending):
+    monkeypatch.setitem(sys.modules, "av", None)
+    path = tmp_path / f"film.{ending}"
+    levels = [grey(level) for level in (0, 80, 160)]
+    # A GIF without durations has no control blocks, and to FFmpeg it is one picture.
+    levels[0].save(path, save_all=True, append_images=levels[1:], lossless=True)
+    frames = [(frame.name, frame.read()) for frame in read_frames(path)]
+    assert [name for name, _ in frames] == [f"film-{i:05d}" for i in range(3)]
+    assert [picture.getpixel((3, 3)) for _, picture in frames] == [
+        (level, level, level) for level in (0, 80, 160)
+    ]
+    assert len(list(read_frames(path, every=2))) == 2
+
+
+def test_an_animation_that_is_cut_short_gives_what_it_has(tmp_path):
+    path = tmp_path / "film.webp"
+    noise = np.random.default_rng(0).integers(0, 255, (3, 40, 40, 3), np.uint8)
+    first, *others = map(Image.fromarray, noise)
+    first.save(path, "GIF", save_all=True, append_images=others)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match="cannot be decoded after 1 frames"):
+        [frame.read() for frame in read_frames(path)]

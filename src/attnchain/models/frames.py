@@ -1,15 +1,21 @@
 """Frames of a video: a folder of pictures in the order of their names, or a file."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attnchain.checks import check_whole
-from attnchain.errors import ImageError
-from attnchain.models.pictures import MAX_PIXELS, PICTURE_ENDINGS, read_picture
+from attnchain.errors import ImageError, PictureWarning
+from attnchain.models.pictures import (
+    MAX_PIXELS,
+    PICTURE_ENDINGS,
+    read_picture,
+    to_rgb,
+)
 from attnchain.optional import require
 from attnchain.signing import signed_for
 
@@ -38,7 +44,8 @@ def read_frames(path: Path, *, every: int = 1) -> Iterator[Frame]:
 
     In a folder the picture files count, in the order of their names with numbers read
     as numbers (`2.png` before `10.png`); hidden files and what attnchain wrote itself
-    are left out. Any other file is decoded by PyAV.
+    are left out. Animations (GIF, PNG, WebP, AVIF) are read by Pillow, any other file
+    by PyAV.
 
     Args:
         path: A folder of pictures, or a video file.
@@ -59,9 +66,8 @@ def read_frames(path: Path, *, every: int = 1) -> Iterator[Frame]:
         return (Frame(f.stem, f, partial(read_picture, f)) for f in files)
     if not path.is_file():
         raise ImageError(f"no such video, or folder of frames: {path}")
-    if path.suffix.lower() in PICTURE_ENDINGS and path.suffix.lower() != ".gif":
-        message = f"{path} is one picture: give a video, or the folder of its frames"
-        raise ImageError(message)
+    if path.suffix.lower() in PICTURE_ENDINGS:
+        return _animated(path, every)
     av = require("av", extra="video", feature="reading a video file")
     return _decoded(path, every, av)
 
@@ -86,6 +92,39 @@ def _in_order(file: Path) -> tuple[list[Any], str]:
     """Letters by letters, numbers by their value."""
     parts = re.split(r"([0-9]+)", file.name)
     return [int(p) if i % 2 else p for i, p in enumerate(parts)], file.name
+
+
+def _animated(path: Path, every: int) -> Iterator[Frame]:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PictureWarning)
+        read_picture(path)
+    with Image.open(path) as film:
+        if not getattr(film, "is_animated", False):
+            message = (
+                f"{path} is one picture: give a video, or the folder of its frames"
+            )
+            raise ImageError(message)
+    return _turned_over(path, every)
+
+
+def _turned_over(path: Path, every: int) -> Iterator[Frame]:
+    """The frames of an animation, each laid over those before it."""
+    from PIL import Image
+
+    number = -1
+    try:
+        with Image.open(path) as film:
+            for number in range(cast("Any", film).n_frames):
+                film.seek(number)
+                if number % every == 0:
+                    name = f"{path.stem}-{number:05d}"
+                    yield Frame(name, path, partial(to_rgb, film.copy()))
+    except (OSError, EOFError, SyntaxError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        message = f"{path} cannot be decoded after {max(number, 0)} frames ({reason})"
+        raise ImageError(message) from error
 
 
 def _decoded(path: Path, every: int, av: Any) -> Iterator[Frame]:
