@@ -96,3 +96,18 @@ def test_a_page_that_would_be_too_large_names_the_remedy(reading, monkeypatch):
     monkeypatch.setattr(words_page, "MAX_BYTES", 1000)
     with pytest.raises(OutputError, match="fewer noise levels, steps or words"):
         _ = WordsPage(reading, "x").html
+
+
+@pytest.mark.parametrize("width", [1100, 1400])
+def test_what_is_chosen_is_not_cut_off(reading, open_page, tmp_path, width):
+    WordsPage(reading, "title").save(tmp_path, stem="x")
+    address = (tmp_path / "x-words-page.html").as_uri()
+    view = {"width": width, "height": 900}
+    page = open_page(address, numbers=True, viewport=view).page
+    cut = page.evaluate("""() => {
+        const select = document.querySelector('#direction');
+        const shown = select.getBoundingClientRect().width;
+        select.style = 'flex: none; max-width: none; width: max-content';
+        return select.getBoundingClientRect().width - shown;
+    }""")
+    assert cut < 1
