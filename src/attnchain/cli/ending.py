@@ -68,8 +68,10 @@ def _prepare() -> None:
         warnings.simplefilter("always", kind)
     os.environ["MPLBACKEND"] = "agg"
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    for library in ("TRANSFORMERS", "DIFFUSERS"):
-        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    for library in ("transformers", "diffusers"):
+        said = os.environ.setdefault(f"{library.upper()}_VERBOSITY", "error")
+        if said == "error":  # what is imported already has read the variable before
+            logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _stop(number: int, _frame: object) -> NoReturn:
