@@ -39,8 +39,8 @@ NAMES = {
     """,
     "attnchain.models": """
         Frame LoadedDenoiser LoadedModel LoadedPipeline LoadedSpeech LoadedText
-        PICTURE_ENDINGS layer_stack load of_kind origin read_frames read_picture to_rgb
-        versions weights_digest
+        ObjectProbe PICTURE_ENDINGS layer_stack load of_kind origin read_frames
+        read_picture read_probe to_rgb versions weights_digest
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank
@@ -51,8 +51,8 @@ NAMES = {
         ClickSegmentation Clicks DEFAULT_LAYERS EXPORTS FrameSegmentation
         ObjectSegmentation PictureAttention PictureRank PictureSegmentation Prompt
         Segmentation SetSegmentation Track begin_track check_exports check_options
-        cutout object_mask polygons rank_patches read_attention segment segment_object
-        segment_point segment_prompt segment_sets segment_video
+        cutout fit_probe object_mask polygons rank_patches read_attention segment
+        segment_object segment_point segment_prompt segment_sets segment_video
     """,
     "attnchain.language": """
         AnswerReading Comparison RequestAttention ServedAttention TextReading

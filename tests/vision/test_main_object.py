@@ -16,7 +16,7 @@ from attnchain.vision import (
     segment_object,
 )
 from attnchain.vision.main_object import contrast, feature_cut
-from attnchain.vision.states import watched_state
+from attnchain.vision.states import deepest, watched_states
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,22 @@ def test_the_features_are_those_the_last_layer_reads(model, last):
     torch.testing.assert_close(last.features, states[1][0, 1:])
 
 
-def test_what_is_watched_is_the_last_of_the_layers_asked_for(model):
+def test_what_each_layer_reads_is_watched(model):
     pixels = model.pixels(tiny.picture(), size=64)
-    read = {}
-    for layers in (None, (0, 1), (-1,), (0,), (-2,)):
-        with torch.no_grad(), watched_state(model.model, layers) as states:
-            model.model(pixels)
-        (read[layers],) = states
-    assert torch.equal(read[None], read[0, 1])
-    assert torch.equal(read[None], read[-1,])
-    assert torch.equal(read[0,], read[-2,])
-    assert not torch.equal(read[None], read[0,])
+    with torch.no_grad(), watched_states(model.model, (0, -1, 1, 2)) as states:
+        expected = model.model(pixels, output_hidden_states=True).hidden_states
+    assert [len(kept) for kept in states.values()] == [1, 1, 1, 0]
+    torch.testing.assert_close(states[0][0], expected[0])
+    torch.testing.assert_close(states[1][0], expected[1])
+    assert torch.equal(states[-1][0], states[1][0])
+
+
+@pytest.mark.parametrize(
+    ("layers", "last"),
+    [(None, 1), ((0, 1), 1), ((-1,), 1), ((0,), 0), ((-2,), 0), ((7,), -1)],
+)
+def test_the_deepest_of_some_layers(model, layers, last):
+    assert deepest(model.model, layers) == last
 
 
 def test_a_model_without_layers_is_not_watched():
@@ -127,10 +132,11 @@ def test_a_clear_object_is_trusted_more_than_noise():
     square[5:11, 5:11] = 1
     square += 0.02 * torch.randn(16, 16)
     noise = torch.randn(16, 16)
-    clear = main_object._judged(square, square)
-    vague = main_object._judged(noise, noise.flip(0))
-    assert 0 <= vague.confidence < 0.5 < clear.confidence <= 1
-    assert clear.objects == 1
+    for judged in (main_object._judged, main_object._probed):
+        clear = judged(square, square)
+        vague = judged(noise.clamp(0, 1), noise.flip(0).clamp(0, 1))
+        assert 0 <= vague.confidence < 0.5 < clear.confidence <= 1
+        assert clear.objects == 1
 
 
 def test_objects_that_stand_apart_are_counted():

@@ -5,6 +5,7 @@ have one value for each patch, or for each pixel, large on the object.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from attnchain.errors import UnsupportedModelError
 from attnchain.evaluate.subject import Layers, Subject, Weights
 from attnchain.maps import enlarge
 from attnchain.markov import metastable_sets, spectrum
@@ -36,6 +38,25 @@ Segments = Int[Tensor, "height width"]
 def default_map(subject: Subject, *, layers: Layers) -> Float[Tensor, "height width"]:
     """What `attnchain segment --foreground` computes, before the mask is cut."""
     return segment_object(subject.part(layers)).maps[0]
+
+
+def untrained_map(subject: Subject, *, layers: Layers) -> Float[Tensor, "height width"]:
+    """The default as it is for a model without a probe: chain and features alone."""
+    bare = replace(subject.part(layers), objectness=None)
+    return segment_object(bare).maps[0]
+
+
+def probed(subject: Subject, *, layers: Layers) -> Map:
+    """Objectness by the linear probe alone, which was fitted on masks.
+
+    Raises:
+        UnsupportedModelError: The model has no probe.
+    """
+    del layers
+    if subject.attention.objectness is None:
+        message = f"{subject.attention.model_name} has no probe of objectness"
+        raise UnsupportedModelError(message)
+    return subject.attention.objectness
 
 
 def bounced(subject: Subject, *, layers: Layers, weights: Weights, bounces: int) -> Map:

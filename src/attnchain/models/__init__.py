@@ -8,6 +8,7 @@ LoadedText: for text, with its tokenizer.
 LoadedSpeech: for sound, likewise.
 LoadedDenoiser: a diffusion model, with its noise.
 LoadedPipeline: for pictures from text, a pipeline of diffusers.
+ObjectProbe, read_probe: how much of a patch lies on an object, a linear reading.
 layer_stack: the layers of a transformer.
 read_frames: a video file, or a folder of its frames, one by one.
 read_picture: a picture file as RGB, upright, or one clear line of error.
@@ -21,6 +22,7 @@ from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.loading import load, of_kind
 from attnchain.models.origins import origin, versions, weights_digest
 from attnchain.models.pictures import PICTURE_ENDINGS, read_picture, to_rgb
+from attnchain.models.probes import ObjectProbe, read_probe
 
 __all__ = [
     "PICTURE_ENDINGS",
@@ -30,12 +32,14 @@ __all__ = [
     "LoadedPipeline",
     "LoadedSpeech",
     "LoadedText",
+    "ObjectProbe",
     "layer_stack",
     "load",
     "of_kind",
     "origin",
     "read_frames",
     "read_picture",
+    "read_probe",
     "to_rgb",
     "versions",
     "weights_digest",

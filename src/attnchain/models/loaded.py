@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attnchain.capturing import TokenGrid
 from attnchain.errors import GridError, ImageError, UnsupportedModelError
 from attnchain.models.pictures import to_rgb
+from attnchain.models.probes import ObjectProbe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +29,7 @@ class LoadedModel:
         prefix: Tokens before the patches (class, registers, distillation).
         mean: Channel means of the model's training, for RGB in [0, 1].
         std: Channel standard deviations, likewise.
+        probe: Tells objects from what is around them; None where none was fitted.
     """
 
     name: str
@@ -37,6 +39,7 @@ class LoadedModel:
     prefix: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    probe: ObjectProbe | None = None
 
     def pixels(
         self, picture: "Image", *, size: int = 518

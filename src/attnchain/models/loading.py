@@ -1,6 +1,7 @@
 """The one entry: a model by its name."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar, overload
 
@@ -17,6 +18,7 @@ from attnchain.models.loaded import LoadedModel
 from attnchain.models.loaded_pipeline import LoadedPipeline
 from attnchain.models.loaded_text import LoadedSpeech, LoadedText
 from attnchain.models.packaged import Package, packaged_folder
+from attnchain.models.probes import bundled_probe
 from attnchain.models.shelf import PICTURES, SHELF
 from attnchain.models.terrain_unet import TERRAIN_UNET
 from attnchain.models.text_folder import holds_text, load_text_folder
@@ -158,7 +160,8 @@ def _packaged(package: Package) -> Loaded:
     if draws:
         return load_denoiser(folder, name=package.name, note=package.note)
     if package is PICTURES:
-        return load_folder(folder, name=package.name, note=package.note, exact=True)
+        loaded = load_folder(folder, name=package.name, note=package.note, exact=True)
+        return replace(loaded, probe=bundled_probe(package.name))
     return load_text_folder(folder, name=package.name, note=package.note)
 
 

@@ -1,7 +1,6 @@
 """Walks between frames of a video, to the patches that look most alike."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,7 @@ from attnchain.capturing import TokenGrid
 from attnchain.errors import UnsupportedModelError
 from attnchain.models import layer_stack
 from attnchain.vision.picture_attention import check_size
-from attnchain.vision.states import patch_states, watched_state
+from attnchain.vision.states import patch_states, watched_states
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,13 +65,9 @@ def read_tokens(
     grid = model.grid(pixels)
     count = len(layer_stack(model.model))
     layers = [min(round(depth * count), count - 1) for depth in _DEPTHS]
-    with torch.no_grad(), ExitStack() as stack:
-        watched = [
-            stack.enter_context(watched_state(model.model, (layer,)))
-            for layer in dict.fromkeys(layers)
-        ]
+    with torch.no_grad(), watched_states(model.model, layers) as watched:
         model.model(pixels)
-    states = [patch_states(each, grid) for each in watched]
+    states = [patch_states(each, grid) for each in watched.values()]
     found = [normalize(state, dim=-1) for state in states if state is not None]
     if len(found) < len(states):
         message = (

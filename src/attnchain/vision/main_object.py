@@ -1,6 +1,7 @@
 """The main object as chain and features see it, and how far the two can be trusted."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ _FORGOTTEN: Final = 1e-3
 """A bounce that leaves less of all differences than this leaves rounding."""
 _EVIDENCE: Final = (-2.29, 0.31, 2.58)
 """Constant, weight of contrast and of agreement: logistic, see docs/segmentation.md."""
+_OF_PROBE: Final = (-2.12, 6.78)
+"""Constant, and weight of the gap of objectness, where the model has a probe."""
 _SECOND: Final = 0.25
 """A region that carries this share of the object's weight is an object, too."""
 
@@ -57,11 +60,13 @@ def look_for_object(attention: PictureAttention, bounces: int) -> MainObject | N
         if seen is None:
             return None
         views.append(seen)
-    values = _levels(views[-1])
+    values, to_map = _levels(views[-1]), attention.grid.to_map
+    if attention.objectness is not None:
+        objectness = attention.objectness.to(values)
+        return _probed(to_map(objectness * (1 + values)), to_map(objectness))
     if attention.features is not None:
         cut = feature_cut(attention.features).to(values)
         values = values + _levels(cut if cut @ views[-1] >= 0 else -cut)
-    to_map = attention.grid.to_map
     return _judged(to_map(values), to_map(views[0]))
 
 
@@ -110,17 +115,38 @@ def _levels(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return ((values - values.mean()) / (2 * spread)).tanh()
 
 
+def _probed(values: Tensor, objectness: Tensor) -> MainObject:
+    """The values with how much more object their region is than the rest."""
+
+    def evidence(_soft: Tensor, region: Tensor) -> float:
+        constant, weight = _OF_PROBE
+        gap = objectness[region].mean() - objectness[~region].mean()
+        return constant + weight * float(gap)
+
+    return _weighed(values, evidence)
+
+
 def _judged(values: Tensor, first: Tensor) -> MainObject:
     """The values with how far their region stands out, and is the first view's."""
-    soft, found = unit_range(values), object_region(unit_range(first))
+
+    def evidence(soft: Tensor, region: Tensor) -> float:
+        found = object_region(unit_range(first))
+        agreement = float((region & found).sum() / (region | found).sum())
+        constant, of_contrast, of_agreement = _EVIDENCE
+        stands_out = of_contrast * contrast(soft, region)
+        return constant + stands_out + of_agreement * agreement
+
+    return _weighed(values, evidence)
+
+
+def _weighed(values: Tensor, evidence: Callable[[Tensor, Tensor], float]) -> MainObject:
+    """The values with the confidence that the evidence for their region gives."""
+    soft = unit_range(values)
     region = object_region(soft)
     if not region.any() or region.all():
         return MainObject(values, 0.0, 0)
-    agreement = float((region & found).sum() / (region | found).sum())
-    constant, of_contrast, of_agreement = _EVIDENCE
-    evidence = constant + of_contrast * contrast(soft, region)
-    evidence += of_agreement * agreement
-    return MainObject(values, 1 / (1 + math.exp(-evidence)), _objects(soft, region))
+    confidence = 1 / (1 + math.exp(-evidence(soft, region)))
+    return MainObject(values, confidence, _objects(soft, region))
 
 
 def contrast(

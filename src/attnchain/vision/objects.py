@@ -55,16 +55,20 @@ def segment_point(
 def segment_object(
     attention: PictureAttention, *, bounces: int = 10
 ) -> ObjectSegmentation:
-    r"""The main object: what the class token sees, followed through the last chain.
+    r"""The main object: of all that is object, what the class token sees.
 
-    $f = t(P^n c) + t(\pm u)$ with c the class token's attention in the last layer
-    read, u the slowest function of a walk between patches of like features (what a
-    normalised cut is read from), and $t(x) = \tanh((x - \bar x) / 2\sigma_x)$. Of this
-    map `object_mask` takes one region, its border moved to that of the picture.
+    $f = o\,(1 + t(P^n c))$ with c the class token's attention in the last layer read,
+    $t(x) = \tanh((x - \bar x) / 2\sigma_x)$, and o the objectness of the patches,
+    which a linear probe fitted on masks tells (`ObjectProbe`). A model without a
+    probe, or `replace(attention, objectness=None)`, is read without training:
+    $f = t(P^n c) + t(\pm u)$, u the slowest function of a walk between patches of
+    like features (what a normalised cut is read from). Of this map `object_mask` takes
+    one region, its border moved to that of the picture.
 
-    The confidence estimates the probability that the mask overlaps the true object
-    by more than half, from how far the region stands out of the map and how well it
-    agrees with the first bounce alone.
+    The confidence estimates the probability that the mask overlaps the true object by
+    more than half: from the mean objectness inside the region less that outside;
+    without a probe from how far the region stands out of the map and how well it agrees
+    with the first bounce alone.
 
     Args:
         attention: What `read_attention` returned; best of the last layer alone.

@@ -1,7 +1,7 @@
 """The attention a model pays inside one picture, as chains over its patches."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +28,7 @@ from attnchain.operators import (
 from attnchain.plot import save_figure
 from attnchain.ranking import TokenRank, token_rank
 from attnchain.vision.contents import nothing_in
-from attnchain.vision.states import patch_states, watched_state
+from attnchain.vision.states import deepest, patch_states, watched_states
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,6 +60,8 @@ class PictureAttention(MixedHeads):
         removed: Number of class, register and other tokens left out of the chains.
         features: State of the patches that the last of the layers reads, `(n, width)`;
             None where the model has no stack of layers to watch.
+        objectness: The share of each patch that lies on some object, as the model's
+            linear probe tells it; None where the model has no probe.
     """
 
     ending: ClassVar[str] = "-heads.json"
@@ -74,6 +76,7 @@ class PictureAttention(MixedHeads):
     model_note: str
     removed: int = 0
     features: Float[Tensor, "n width"] | None = None
+    objectness: Float[Tensor, " n"] | None = None
 
     @cached_property
     def rank(self) -> TokenRank:
@@ -176,7 +179,9 @@ def read_attention(
             "at least two patches. Give a larger size or a less narrow picture"
         )
         raise GridError(message)
-    with watched_state(model.model, layers) as states:
+    last = deepest(model.model, layers)
+    probed = () if model.probe is None else model.probe.layers
+    with watched_states(model.model, (last, *probed)) as states:
         records = _records(model, pixels, layers)
     tokens = [_whole(record, grid, model) for record in records]
     return PictureAttention(
@@ -188,8 +193,19 @@ def read_attention(
         model_name=model.name,
         model_note=model.note,
         removed=grid.n_tokens - grid.n_patches,
-        features=patch_states(states, grid),
+        features=patch_states(states[last], grid),
+        objectness=_objectness(model, states, grid),
     )
+
+
+def _objectness(
+    model: "LoadedModel", states: Mapping[int, Sequence[Tensor]], grid: TokenGrid
+) -> Float[Tensor, " n"] | None:
+    """What the model's probe says of the patches."""
+    if model.probe is None:
+        return None
+    read = [patch_states(states[layer], grid) for layer in model.probe.layers]
+    return model.probe([state for state in read if state is not None])
 
 
 def _numbers(layers: Sequence[int]) -> tuple[int, ...]:

@@ -275,9 +275,12 @@ class ObjectSegmentation(PictureSegmentation):
         said = f"confidence {self.confidence:.2f}"
         if self.confidence < UNSURE:
             said += ": perhaps there is no one object that stands out"
+        remarks = [said]
         if self.objects > 1:
-            return (said, f"{self.objects} regions stand out; this is the heaviest")
-        return (said,)
+            remarks.append(f"{self.objects} regions stand out; this is the heaviest")
+        if self.attention.objectness is not None:
+            remarks.append("what is object is told by a linear probe fitted on masks")
+        return remarks
 
     def panels(self) -> "list[Callable[[Axes], object]]":
         if self.start is None:

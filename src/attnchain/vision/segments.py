@@ -33,7 +33,7 @@ def segment(  # noqa: PLR0913  (the options of the command line)
     bounces: int | None = None,
     size: int | None = None,
 ) -> PictureSegmentation:
-    """Cuts a picture into segments without training, from its own attention.
+    """Cuts a picture into segments, from its own attention.
 
     * By default into the metastable sets of its patches, `segment_sets`.
     * With `point` into the object under that point and the rest, `segment_point`.

@@ -1,7 +1,8 @@
-"""What a layer of a model reads, kept while the model runs."""
+"""What layers of a model read, kept while the model runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -13,34 +14,51 @@ from attnchain.models import layer_stack
 
 
 @contextmanager
-def watched_state(
-    model: nn.Module, layers: Sequence[int] | None
-) -> Iterator[list[Tensor]]:
-    """Collects the tokens that the last of some layers reads, in the block.
+def watched_states(
+    model: nn.Module, layers: Iterable[int]
+) -> Iterator[dict[int, list[Tensor]]]:
+    """Collects the tokens that each of some layers reads, in the block.
+
+    Args:
+        model: A transformer.
+        layers: Layers counted from 0, -1 the last.
+
+    Returns:
+        Context manager: for each of the layers, by the number given, one tensor for
+        each run of the model; none where the model has no such layer.
+    """
+    states: dict[int, list[Tensor]] = {number: [] for number in layers}
+
+    def keep(kept: list[Tensor], _module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        kept.extend(given[:1])
+
+    stack = _stack(model)
+    hooks = [
+        stack[number].register_forward_pre_hook(partial(keep, kept), with_kwargs=True)
+        for number, kept in states.items()
+        if -len(stack) <= number < len(stack)
+    ]
+    try:
+        yield states
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def deepest(model: nn.Module, layers: Sequence[int] | None) -> int:
+    """The last of some layers that the model has, counted from 0.
 
     Args:
         model: A transformer.
         layers: Layers counted from 0, -1 the last; all where None.
 
     Returns:
-        Context manager of a list: one tensor for each run of the model, none where the
-        model has no such layer.
+        Its number; -1 where there is none of them.
     """
-    states: list[Tensor] = []
-    layer = _last_of(model, layers)
-    if layer is None:
-        yield states
-        return
-
-    def keep(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        states.extend(given[:1])
-
-    hook = layer.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        yield states
-    finally:
-        hook.remove()
+    count = len(_stack(model))
+    within = [n for n in (layers or (-1,)) if -count <= n < count]
+    return max((n % count for n in within), default=-1)
 
 
 def patch_states(
@@ -49,7 +67,7 @@ def patch_states(
     """The states of the patches; None where they are not laid out as tokens.
 
     Args:
-        states: What `watched_state` collected.
+        states: What `watched_states` collected of a layer.
         grid: Layout of the model's tokens.
     """
     for state in states:
@@ -58,12 +76,9 @@ def patch_states(
     return None
 
 
-def _last_of(model: nn.Module, layers: Sequence[int] | None) -> nn.Module | None:
-    """The last of some layers; None where there is none to be watched."""
+def _stack(model: nn.Module) -> nn.ModuleList | nn.Sequential:
+    """The model's layers; none where it has no stack of them."""
     try:
-        stack = layer_stack(model)
+        return layer_stack(model)
     except UnsupportedModelError:
-        return None
-    count = len(stack)
-    numbers = [n % count for n in layers or (-1,) if -count <= n < count]
-    return stack[max(numbers)] if numbers else None
+        return nn.ModuleList()

@@ -59,7 +59,7 @@ _WORDS: Final[dict[Weights, str]] = {
 
 
 class ForegroundProtocol(Protocol):
-    """Main object against the rest; no prompt, no click, no training."""
+    """Main object against the rest; no prompt and no click."""
 
     name = "foreground"
     kinds = ("object",)
@@ -109,7 +109,12 @@ def foreground_methods(depth: int) -> list[Method]:
     two, gate = late(depth, 2), max(depth - 2, 0)
     with_last = list(dict.fromkeys(late(depth, k) for k in (1, 2, 3)))
     below = list(dict.fromkeys(late(depth, k, skip=1) for k in (1, 2) if depth > 1))
-    methods = [Method("default", late(depth, 1), baselines.default_map, own=True)]
+    last = late(depth, 1)
+    methods = [
+        Method("default", last, baselines.default_map, own=True),
+        Method("chain and features, no probe", last, baselines.untrained_map),
+        Method("linear probe on masks alone", last, baselines.probed),
+    ]
     for layers in (*with_last, *below):
         methods += _bounces(layers, MOST_BOUNCES if layers == two else 3)
     for layers in (*with_last[1:], *below):
