@@ -4,9 +4,8 @@
 `segment_sets` cuts the picture into metastable sets, `segment_point` takes the object
 under a point, `segment_object` the main one (with the model's probe, which `fit_probe`
 fits on masks, where it has one), `Clicks` what one's marks say; `rank_patches` says
-which patches matter. `segment_video` follows what it finds in the
-first frame through the others. `segment` reads and asks in one call. Every
-answer is a `Segmentation`.
+which patches matter. `segment_video` follows what it finds in the first frame through
+the others. `segment` reads and asks in one call. Every answer is a `Segmentation`.
 """
 
 from attnchain.vision.borders import object_mask
