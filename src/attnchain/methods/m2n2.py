@@ -24,7 +24,7 @@ from torch.nn import functional
 from attnchain.capturing import TokenGrid
 from attnchain.checks import check_choice, check_number, check_positive, check_whole
 from attnchain.errors import ArgumentError, ConvergenceError
-from attnchain.maps import enlarge, otsu_in_range
+from attnchain.maps import enlarge, otsu_in_range, regions_at
 from attnchain.markov import Start, starting_distribution
 from attnchain.operators import AbstractTransition, DenseTransition, normalize_rows
 from attnchain.vision import Clicks, ClickSegmentation
@@ -66,7 +66,7 @@ def segment_nearest(
 def _competition(
     session: Clicks, levels: Callable[[Clicks], list[Tensor]]
 ) -> Float[Tensor, "height width"]:
-    """How much nearer than one the nearest mark is."""
+    """How much nearer than one the nearest mark is; regions without one left out."""
     if any(mark.box for mark in session.marks):
         message = "M2N2's rule knows no boxes; use Clicks.segment, or mark points"
         raise ArgumentError(message)
@@ -76,7 +76,9 @@ def _competition(
         distances[mark.positive] = torch.minimum(known, scaled)
     reach = torch.ones_like(distances[True])
     rival = torch.minimum(distances.get(False, reach), reach)
-    return rival - distances[True]
+    score = rival - distances[True]
+    held = [(y, x) for mark in session.marks if mark.positive for x, y in mark.pixels]
+    return torch.where(regions_at(score >= 0, held), score, -score.abs())
 
 
 def _floods(session: Clicks) -> Iterator[tuple[Tensor, Tensor]]:

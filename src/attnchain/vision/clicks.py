@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnchain.errors import ArgumentError, ImageError
-from attnchain.maps import enlarge, otsu_in_range, regions_at
+from attnchain.maps import enlarge, otsu_in_range
 from attnchain.markov import propagate
 from attnchain.operators import AbstractTransition
 from attnchain.vision import figures
@@ -176,14 +176,16 @@ class Clicks:
         of the picture, and ends with weight 0.01 at every step by what u, the colour
         of the pixel and $S m$ say, m the mask of the proposal.
 
-        Every other mark, in order, that lies on the wrong side changes the region that
-        holds it, to its own side and no further than three times the distance d to the
-        border it crosses; nearer than d/2 all is as marked. A mark that is on the right
-        side changes nothing, but holds its place. So a mark in the middle of what is
-        wrong corrects it, and cannot undo the rest.
+        Every other mark, in order, that lies on the wrong side turns pixels around it
+        to its own side, where the walk agrees: those within its reach, beyond it as
+        many again, the nearest, and 0.03 of the object. It reaches to the border it
+        should have been beyond, half the way to a mark of the other side, and no
+        further than the marks before it. A mark that is on the right side changes
+        nothing, but holds its place. So mark the middle of what is wrong, the largest
+        error first: no mark can undo the rest.
 
-        Outside a box nothing is object unless marks say so; without a box, only
-        regions that hold a positive mark stay.
+        Outside a box nothing is object unless marks say so; without a box, the first
+        positive mark gives one region.
 
         Returns:
             `ClickSegmentation`.
@@ -336,12 +338,9 @@ def _regression(
 
 
 def _mask(marks: Sequence[Mark], score: Tensor) -> Bool[Tensor, "height width"]:
-    """Positive scores; marked pixels as marked; regions without a mark dropped."""
+    """Positive scores; marked pixels as marked."""
     mask = score > 0
     for mark in marks:
         for x, y in mark.pixels:
             mask[y, x] = mark.positive
-    if any(mark.box for mark in marks):
-        return mask
-    held = [(y, x) for mark in marks if mark.positive for x, y in mark.pixels]
-    return regions_at(mask, held)
+    return mask

@@ -23,16 +23,16 @@ Mask = Bool[np.ndarray, "height width"]
 
 LONGEST: Final = 400
 """Pictures with a longer side are walked on at this size."""
-_OF_SCORE: Final = 2.0
+_OF_SCORE: Final = 3.0
 _OF_COLOUR: Final = 0.5
 _OF_CHAIN: Final = 1.0
 _MOST: Final = 4.0
 """Colours say no more than this, as a logarithm of odds."""
 _HELD: Final = 0.8
 """Share of the distance to the border within which a correction is certain."""
-_OF_DISC: Final = 0.5
-_OF_OBJECT: Final = 0.05
-"""Shares of the disc within that distance, and of the object, that it may change."""
+_OF_DISC: Final = 1.0
+_OF_OBJECT: Final = 0.03
+"""Further out it may change so much of what it changes within, and of the object."""
 _SURE: Final = 1e-3
 
 
@@ -91,13 +91,17 @@ class Found:
         score: Positive on the object.
         held: Pixels that marks decided.
         on: Which of them are on the object.
-        seeds: Marked pixels on the object.
+        marks: Marked pixels, and whether they are on the object.
+        boxed: A box proposed it: it may be several regions.
+        reach: No mark reaches further, in pixels.
     """
 
     score: Float[np.ndarray, "height width"]
     held: Mask
     on: Mask
-    seeds: tuple[Pixel, ...] = ()
+    marks: tuple[tuple[Pixel, bool], ...] = ()
+    boxed: bool = False
+    reach: float = np.inf
 
     @property
     def mask(self) -> Mask:
@@ -124,8 +128,9 @@ def proposed(
         on[pixel] = True
     mask = ((odds > 0) & around) | on
     said = _OF_SCORE * odds + _OF_CHAIN * _chain_odds(canvas, mask)
-    walked = _walk(canvas, said, mask, ~around | on, on)
-    return _joined(Found(walked, on, on, tuple(pixels)))
+    score = _walk(canvas, said, mask, ~around | on, on)
+    marks = tuple((pixel, True) for pixel in pixels)
+    return _alone(Found(score, on, on, marks, boxed=not pixels))
 
 
 def corrected(
@@ -138,11 +143,13 @@ def corrected(
 ) -> Found:
     r"""The object after one mark more: changed where the mark lies, or not at all.
 
-    With d the distance of a wrong pixel to the border it should have been beyond, those
-    nearer than 0.8 d whose patches agree are as marked. A walk over the pixels decides
-    about the others. Of what it turns to the side of the mark, the region that holds
-    the mark is changed; no more pixels, the nearest ones, than half of those within
-    d and a twentieth of the object.
+    A mark reaches as far as the border it should have been beyond, half the way to the
+    nearest mark of the other side at most, and no further than the marks before it:
+    the larger error is marked first. Pixels within 0.8 of that whose patches agree are
+    as marked; a walk over the pixels decides about the others. Of what it turns to the
+    side of the mark, the region that holds the mark is changed; out of reach no more
+    pixels, the nearest ones, than within it and 0.03 of the object. Regions that this
+    cuts off from all marks go, too, if that is no more in all.
 
     Args:
         canvas: Where it is looked for.
@@ -155,25 +162,38 @@ def corrected(
         `Found`; where the pixels were right already, the same object.
     """
     differs = found.mask != sign
-    wrong, depth = [pixel for pixel in pixels if differs[pixel]], _depth(differs)
+    wrong = [pixel for pixel in pixels if differs[pixel]]
+    radii = _radii(found, wrong, sign)
     marked = _discs(canvas.shape, pixels, [0.0] * len(pixels))
-    certain = _discs(canvas.shape, wrong, [_HELD * depth[pixel] for pixel in wrong])
+    certain = _discs(canvas.shape, wrong, [_HELD * radius for radius in radii])
     certain = certain & ((odds > 0) == sign) | marked
     held, on = found.held | certain, np.where(certain, sign, found.on)
-    seeds = (*found.seeds, *pixels) if sign else found.seeds
-    after = replace(found, held=held, on=on, seeds=seeds)
+    marks = (*found.marks, *((pixel, sign) for pixel in pixels))
+    after = replace(found, held=held, on=on, marks=marks)
     if not wrong:
         return after
     mask = np.where(held, on, found.mask)
     walked = _walk(canvas, _OF_SCORE * odds, mask, held, on)
     change = _connected(differs & ((walked > 0) == sign), wrong)
-    near = _discs(canvas.shape, wrong, [depth[pixel] for pixel in wrong])
-    most = int(_OF_DISC * near.sum() + _OF_OBJECT * found.mask.sum())
+    within = (change & _discs(canvas.shape, wrong, radii)).sum()
+    most = int((1 + _OF_DISC) * within + _OF_OBJECT * found.mask.sum())
     if change.sum() > most:
-        away = _depth(~_discs(canvas.shape, wrong, [0.0] * len(wrong)))
+        away = _distance(canvas.shape, wrong)
         limit = np.partition(away[change], most)[most]
         change = _connected(change & (away < limit), wrong)
-    return _joined(replace(after, score=np.where(change, walked, found.score)))
+    score = np.where(change, walked, found.score)
+    after = replace(after, score=score, reach=max(radii))
+    alone = _alone(after)
+    return alone if (alone.mask != found.mask).sum() <= most else after
+
+
+def _radii(found: Found, wrong: Sequence[Pixel], sign: bool) -> list[float]:
+    """How far every wrong pixel that is marked reaches."""
+    depth = _depth(found.mask != sign)
+    opposite = [pixel for pixel, on in found.marks if on != sign]
+    if opposite:
+        depth = np.minimum(depth, _distance(depth.shape, opposite) / 2)
+    return [min(float(depth[pixel]), found.reach) for pixel in wrong]
 
 
 def _walk(
@@ -210,13 +230,13 @@ def _chain_odds(canvas: Canvas, mask: Mask) -> np.ndarray:
     )
 
 
-def _joined(found: Found) -> Found:
-    """Without the regions that hold no seed; all of them where there is no seed."""
-    if not found.seeds:
+def _alone(found: Found) -> Found:
+    """Without the regions that hold no mark; all of them under a box."""
+    seeds = [pixel for pixel, on in found.marks if on]
+    if found.boxed:
         return found
-    mask = _connected(found.mask, found.seeds)
-    score = np.where(mask, found.score, -np.abs(found.score))
-    return replace(found, score=score)
+    mask = _connected(found.mask, seeds)
+    return replace(found, score=np.where(mask, found.score, -np.abs(found.score)))
 
 
 def _connected(mask: Mask, pixels: Sequence[Pixel]) -> Mask:
@@ -231,6 +251,13 @@ def _depth(region: Mask) -> np.ndarray:
     if region.all():
         return np.full(region.shape, float(max(region.shape)))
     return np.asarray(distance_transform_edt(region))
+
+
+def _distance(shape: tuple[int, ...], pixels: Sequence[Pixel]) -> np.ndarray:
+    """Distance of every pixel to the nearest of some."""
+    elsewhere = np.ones(shape, dtype=bool)
+    elsewhere[tuple(np.transpose(pixels))] = False
+    return _depth(elsewhere)
 
 
 def _discs(
