@@ -162,6 +162,19 @@ def test_what_is_cut_off_goes_only_where_it_is_little(far):
     assert after.mask[9, 17 + far] == (far == 10)
 
 
+def test_a_stroke_turns_all_that_the_walk_agrees_with():
+    """Where all speaks against the object, a click takes a part, a stroke the whole."""
+    found = replace(object_found(reach=2.0), marks=())
+    flat = drawn(np.full((ROWS, COLUMNS, 3), 90, dtype=np.uint8))
+    odds = np.full(found.mask.shape, -9.0)
+    pixels = [(9, column) for column in range(8, 18)]
+    click = corrected(flat, found, odds, pixels[4:5], sign=False)
+    stroke = corrected(flat, found, odds, pixels, sign=False)
+    assert click.mask.sum() > 0.6 * found.mask.sum()
+    assert not stroke.mask.any()
+    assert (click.reach, stroke.reach) == (2.0, 2.0)
+
+
 def test_what_a_mark_decided_is_held_against_later_ones():
     """The second mark, just beside, may not take the first one's pixels back."""
     mask = np.zeros((ROWS, COLUMNS), dtype=bool)

@@ -176,13 +176,13 @@ class Clicks:
         of the picture, and ends with weight 0.01 at every step by what u, the colour
         of the pixel and $S m$ say, m the mask of the proposal.
 
-        Every other mark, in order, that lies on the wrong side turns pixels around it
-        to its own side, where the walk agrees: those within its reach, beyond it as
-        many again, the nearest, and 0.03 of the object. It reaches to the border it
-        should have been beyond, half the way to a mark of the other side, and no
-        further than the marks before it. A mark that is on the right side changes
-        nothing, but holds its place. So mark the middle of what is wrong, the largest
-        error first: no mark can undo the rest.
+        Every other mark, in order, that lies on the wrong side turns what is around it,
+        and the walk agrees with, to its own side. A click turns pixels within its
+        reach, beyond it as many again, the nearest, and 0.03 of the object. It reaches
+        to the border it should have been beyond, half the way to a mark of the other
+        side, and no further than the clicks before it. A stroke is not bounded. A mark
+        that is on the right side changes nothing, but holds its place. So click the
+        middle of what is wrong, the largest error first: no click can undo the rest.
 
         Outside a box nothing is object unless marks say so; without a box, the first
         positive mark gives one region.

@@ -1,5 +1,6 @@
 """One object that marks correct, pixel by pixel, each where it was made."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -93,7 +94,7 @@ class Found:
         on: Which of them are on the object.
         marks: Marked pixels, and whether they are on the object.
         boxed: A box proposed it: it may be several regions.
-        reach: No mark reaches further, in pixels.
+        reach: No click reaches further, in pixels.
     """
 
     score: Float[np.ndarray, "height width"]
@@ -143,27 +144,32 @@ def corrected(
 ) -> Found:
     r"""The object after one mark more: changed where the mark lies, or not at all.
 
-    A mark reaches as far as the border it should have been beyond, half the way to the
-    nearest mark of the other side at most, and no further than the marks before it:
-    the larger error is marked first. Pixels within 0.8 of that whose patches agree are
-    as marked; a walk over the pixels decides about the others. Of what it turns to the
-    side of the mark, the region that holds the mark is changed; out of reach no more
-    pixels, the nearest ones, than within it and 0.03 of the object. Regions that this
-    cuts off from all marks go, too, if that is no more in all.
+    A mark reaches as far as the border it should have been beyond. Pixels within 0.8 of
+    that whose patches agree are as marked; a walk over the pixels decides about the
+    others. Of what it turns to the side of the mark, the regions that hold the mark are
+    changed.
+
+    A stroke says how far the error goes, a click does not. It reaches half the way to
+    the nearest mark of the other side at most, and no further than the clicks before
+    it: the largest error is clicked first. Out of reach it changes no more pixels, the
+    nearest ones, than within it and 0.03 of the object. Regions that this cuts off from
+    all marks go, too, if that is no more in all.
 
     Args:
         canvas: Where it is looked for.
         found: The object so far.
         odds: Logarithm of odds of the object, by what the marked patches attend to.
-        pixels: The pixels marked.
+        pixels: The pixels marked: one is a click, more are a stroke.
         sign: On the object, or off it.
 
     Returns:
         `Found`; where the pixels were right already, the same object.
     """
-    differs = found.mask != sign
-    wrong = [pixel for pixel in pixels if differs[pixel]]
-    radii = _radii(found, wrong, sign)
+    differs, click = found.mask != sign, len(pixels) == 1
+    wrong, depth = [pixel for pixel in pixels if differs[pixel]], _depth(differs)
+    radii = [float(depth[pixel]) for pixel in wrong]
+    if click:
+        radii = [min(radius, _reach(found, pixels[0], sign)) for radius in radii]
     marked = _discs(canvas.shape, pixels, [0.0] * len(pixels))
     certain = _discs(canvas.shape, wrong, [_HELD * radius for radius in radii])
     certain = certain & ((odds > 0) == sign) | marked
@@ -174,26 +180,34 @@ def corrected(
         return after
     mask = np.where(held, on, found.mask)
     walked = _walk(canvas, _OF_SCORE * odds, mask, held, on)
-    change = _connected(differs & ((walked > 0) == sign), wrong)
-    within = (change & _discs(canvas.shape, wrong, radii)).sum()
+    turned = _connected(differs & ((walked > 0) == sign), wrong)
+    if click:
+        return _clicked(found, after, walked, turned, radii[0])
+    return _alone(replace(after, score=np.where(turned, walked, found.score)))
+
+
+def _reach(found: Found, pixel: Pixel, sign: bool) -> float:
+    """How far a click may reach, by the marks before it."""
+    opposite = [other for other, on in found.marks if on != sign]
+    half = min((math.dist(pixel, other) / 2 for other in opposite), default=np.inf)
+    return min(half, found.reach)
+
+
+def _clicked(
+    found: Found, after: Found, walked: np.ndarray, turned: Mask, reach: float
+) -> Found:
+    """The pixels turned by the latest mark, a click, and no more than it may."""
+    pixel = after.marks[-1][0]
+    away = _depth(~_discs(turned.shape, [pixel], [0.0]))
+    within = (turned & (away <= reach)).sum()
     most = int((1 + _OF_DISC) * within + _OF_OBJECT * found.mask.sum())
-    if change.sum() > most:
-        away = _distance(canvas.shape, wrong)
-        limit = np.partition(away[change], most)[most]
-        change = _connected(change & (away < limit), wrong)
-    score = np.where(change, walked, found.score)
-    after = replace(after, score=score, reach=max(radii))
+    if turned.sum() > most:
+        limit = np.partition(away[turned], most)[most]
+        turned = _connected(turned & (away < limit), [pixel])
+    score = np.where(turned, walked, found.score)
+    after = replace(after, score=score, reach=reach)
     alone = _alone(after)
     return alone if (alone.mask != found.mask).sum() <= most else after
-
-
-def _radii(found: Found, wrong: Sequence[Pixel], sign: bool) -> list[float]:
-    """How far every wrong pixel that is marked reaches."""
-    depth = _depth(found.mask != sign)
-    opposite = [pixel for pixel, on in found.marks if on != sign]
-    if opposite:
-        depth = np.minimum(depth, _distance(depth.shape, opposite) / 2)
-    return [min(float(depth[pixel]), found.reach) for pixel in wrong]
 
 
 def _walk(
@@ -251,13 +265,6 @@ def _depth(region: Mask) -> np.ndarray:
     if region.all():
         return np.full(region.shape, float(max(region.shape)))
     return np.asarray(distance_transform_edt(region))
-
-
-def _distance(shape: tuple[int, ...], pixels: Sequence[Pixel]) -> np.ndarray:
-    """Distance of every pixel to the nearest of some."""
-    elsewhere = np.ones(shape, dtype=bool)
-    elsewhere[tuple(np.transpose(pixels))] = False
-    return _depth(elsewhere)
 
 
 def _discs(
