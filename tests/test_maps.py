@@ -160,11 +160,19 @@ def test_parts_are_what_stands_apart_and_lose_no_pixel():
     mask = torch.zeros(6, 12, dtype=torch.bool)
     mask[:4, :3] = mask[1:5, 6:8] = True
     mask[0, 11] = mask[5, 0] = True
-    first, second = parts(mask, least=3)
+    first, second = parts(mask.long(), least=3)
     assert torch.equal(first | second, mask)
     assert not (first & second).any()
     assert first[5, 0]
     assert second[0, 11]
     assert (int(first.sum()), int(second.sum())) == (13, 9)
-    assert torch.equal(parts(mask, least=50), mask[None])
-    assert parts(torch.zeros_like(mask), least=1).shape == (0, 6, 12)
+    assert torch.equal(parts(mask.long(), least=50), mask[None])
+    assert parts(torch.zeros_like(mask).long(), least=1).shape == (0, 6, 12)
+
+
+def test_parts_of_other_labels_stand_apart_though_they_touch():
+    labels = torch.zeros(4, 9, dtype=torch.long)
+    labels[:, :5], labels[:, 5:8], labels[0, 7] = 1, 2, 1
+    first, second = parts(labels, least=2)
+    assert torch.equal(first, labels.eq(1) & (torch.arange(9) < 5))
+    assert torch.equal(second, (torch.arange(9) >= 5) & (labels > 0))

@@ -210,25 +210,31 @@ def regions_at(
 
 
 def parts(
-    mask: Bool[Tensor, "height width"], *, least: float
+    labels: Int[Tensor, "height width"], *, least: float
 ) -> Bool[Tensor, "parts height width"]:
-    """What of a mask stands apart; every pixel of the mask lies in one part.
+    """What of some labels stands apart; every labelled pixel lies in one part.
 
     Args:
-        mask: Pixels in question.
+        labels: Number of the label of each pixel, from 1; 0 for the rest.
         least: Pixels of the smallest part; smaller regions join the part nearest to
             them. Where all are smaller there is one part.
 
     Returns:
-        The 4-connected regions with what joined them, largest first; none where the
-        mask is empty.
+        The 4-connected regions of one label with what joined them, largest first;
+        none where nothing is labelled.
     """
     from scipy import ndimage
 
-    regions = torch.from_numpy(ndimage.label(mask.cpu().numpy())[0])  # pyright: ignore
+    regions, total = torch.zeros_like(labels, device="cpu"), 0
+    for label in range(1, int(labels.max()) + 1):
+        found, count = ndimage.label((labels == label).cpu().numpy())  # pyright: ignore
+        numbers = torch.from_numpy(found).long()
+        regions += torch.where(numbers > 0, numbers + total, 0)
+        total += int(count)
     sizes = regions.flatten().bincount()
     sizes[0] = 0
     kept = (sizes >= max(least, 1)).nonzero()[:, 0]
+    mask = labels > 0
     if len(kept) < 2:
         return mask[None][: int(mask.any())]
     outside = (~torch.isin(regions, kept)).numpy()
