@@ -14,7 +14,7 @@ from attnchain.vision.standing_apart import (
     standing_apart,
 )
 
-GRID = TokenGrid(9, 22)
+GRID = TokenGrid(9, 30)
 
 
 def evenly(n):
@@ -30,10 +30,10 @@ def drawn(*boxes):
     return plane.flatten()
 
 
-BODIES = drawn((1, 8, 1, 7)), drawn((1, 8, 8, 14)), drawn((1, 8, 15, 21))
+BODIES = drawn((1, 8, 0, 7)), drawn((1, 8, 11, 18)), drawn((1, 8, 22, 29))
 
 
-@pytest.mark.parametrize("neck", [(), ((4, 5, 1, 21),)], ids=["apart", "joined"])
+@pytest.mark.parametrize("neck", [(), ((4, 5, 0, 29),)], ids=["apart", "joined"])
 def test_three_bodies_are_three_with_and_without_necks(neck):
     members = BODIES[0] | BODIES[1] | BODIES[2] | drawn(*neck)
     parts = standing_apart(evenly(GRID.n_patches), members, GRID)
@@ -64,11 +64,11 @@ def test_a_walk_that_stays_on_either_side_parts_what_no_neck_parts():
 
 
 def test_specks_belong_to_no_part():
-    members = drawn((0, 6, 0, 6), (8, 9, 20, 22))
+    members = drawn((0, 6, 0, 6), (8, 9, 28, 30))
     parts = standing_apart(evenly(GRID.n_patches), members, GRID)
     assert torch.equal(parts, drawn((0, 6, 0, 6))[None])
     nothing = torch.zeros_like(members)
-    assert standing_apart(evenly(GRID.n_patches), nothing, GRID).shape == (0, 198)
+    assert standing_apart(evenly(GRID.n_patches), nothing, GRID).shape == (0, 270)
 
 
 @given(seed=st.integers(0, 2**16), m=st.integers(17, 40))
