@@ -101,7 +101,7 @@ class Segmentation(AbstractResult):
     def instances(self, name: str) -> Bool[Tensor, "instances height width"]:
         """The masks of what stands apart in one segment, largest first.
 
-        Metastable sets fall into their connected regions; one object is one mask.
+        Metastable sets are parted where they are narrow; one object is one mask.
 
         Args:
             name: One of `names`.
