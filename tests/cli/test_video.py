@@ -95,6 +95,16 @@ def test_a_film_is_followed(run, tmp_path):
     assert names == ["film-00000", "film-00001", "film-00002"]
 
 
+def test_an_object_that_is_lost_is_named_once(run, frames, tmp_path):
+    speck = np.zeros((40, 64), np.uint8)
+    speck[20, 30] = 255
+    Image.fromarray(speck).save(tmp_path / "speck.png")
+    ended = run("video", frames, "--mask", tmp_path / "speck.png")
+    assert ended.code == 0, ended.err
+    assert ended.err == "attnchain: warning: 1: object is not seen from here on\n"
+    assert ended.json("walk-video.json")["frames"][2]["lost"] == ["object"]
+
+
 def test_what_cannot_be_followed_is_refused(refused, frames, mask, tmp_path):
     assert "exclude each other" in refused("video", frames, "--mask", mask, "--sets", 3)
     assert "exclude" in refused("video", frames, "--point", "1,1", "--mask", mask)

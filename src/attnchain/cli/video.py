@@ -240,6 +240,11 @@ class Job:
         with outputs:
             found.write(outputs, self.files)
             told = outputs.describe({"image": str(frame.source), **found.facts()})
+        before = self._told[-1]["lost"] if self._told else ()
+        for name in found.lost:
+            if name not in before:
+                note = f"warning: {frame.name}: {name} is not seen from here on"
+                typer.echo(f"attnchain: {note}", err=True)
         names = ("names", "areas", "lost", "files")
         self._told.append({"name": frame.name, **{name: told[name] for name in names}})
         clear = 0 if "rest" in found.names else None
