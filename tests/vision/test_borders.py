@@ -15,7 +15,7 @@ from attnchain.errors import (
 )
 from attnchain.maps import component, object_region, otsu_threshold
 from attnchain.vision import borders
-from attnchain.vision.borders import border_walk, object_mask
+from attnchain.vision.borders import border_walk, object_mask, other_objects
 
 
 def coloured(pixels):
@@ -245,3 +245,30 @@ def test_a_map_that_is_no_number_is_refused():
 def test_masks_and_reaches_of_other_kinds_are_refused(mask, reach):
     with pytest.raises(ArgumentError, match=r"reach must|boolean mask"):
         border_walk(mask, noise(9, 9), reach=reach)
+
+
+def three_squares():
+    """A grey picture with three bright squares, and its map; the third is faint."""
+    soft = torch.zeros(48, 120)
+    pixels = np.full((48, 120, 3), 40, np.uint8)
+    for left, side, value in ((8, 24, 1.0), (52, 20, 0.9), (92, 16, 0.7)):
+        soft[10 : 10 + side, left : left + side] = value
+        pixels[10 : 10 + side, left : left + side] = 230
+    return soft, Image.fromarray(pixels)
+
+
+def test_what_stands_out_beside_the_object_is_found_by_itself():
+    soft, picture = three_squares()
+    mask = object_mask(soft, picture, patches=90)
+    others = other_objects(soft, mask, picture, patches=90)
+    truth = [soft.isclose(torch.tensor(value)) for value in (1.0, 0.9, 0.7)]
+    for found, expected in zip([mask, *others], truth, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_region_of_little_weight_is_no_object():
+    soft, picture = three_squares()
+    soft[:, 88:] *= 0
+    soft[12:16, 100:104] = 1
+    mask = object_mask(soft, picture, patches=90)
+    assert len(other_objects(soft, mask, picture, patches=90)) == 1

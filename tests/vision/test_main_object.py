@@ -1,5 +1,7 @@
 """The main object: its map against dense arithmetic, and what confidence follows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -151,3 +153,19 @@ def test_the_result_says_how_far_to_trust_it(last, tmp_path):
     assert 0 <= result.confidence <= 1
     assert result.facts()["confidence"] == result.confidence
     assert f"confidence {result.confidence:.2f}" in result.summary()
+
+
+def test_all_objects_that_stand_out_are_instances_the_main_one_first(last):
+    soft = torch.zeros(40, 64)
+    soft[8:32, 4:24], soft[8:32, 36:54] = 1, 0.9
+    mask = torch.zeros(40, 64, dtype=torch.bool)
+    mask[8:32, 4:24] = True
+    result = replace(segment_object(last), soft=soft, labels=mask.long(), objects=2)
+    found = result.instances("object")
+    assert len(found) == 2
+    assert torch.equal(found[0], mask)
+    assert not (found[0] & found[1]).any()
+    assert found[1][14:26, 40:50].all()
+    assert len(replace(result, objects=1).instances("object")) == 1
+    assert len(result.instances("rest")) == 1
+    assert "instances('object')" in result.summary()

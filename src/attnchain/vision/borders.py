@@ -9,7 +9,13 @@ from torch import Tensor
 
 from attnchain.checks import check_positive
 from attnchain.errors import ArgumentError, ConvergenceError, ShapeError
-from attnchain.maps import component, enlarge, object_region
+from attnchain.maps import (
+    component,
+    enlarge,
+    object_region,
+    otsu_threshold,
+    weighed_regions,
+)
 from attnchain.models import to_rgb
 
 if TYPE_CHECKING:
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 1024
 """Pictures with a longer side are walked on at this size."""
+SECOND: Final = 0.25
+"""A region that carries this share of the object's weight is an object, too."""
 _CONTRAST: Final = 5.0
 _FAINT: Final = 1e-3
 _CAUGHT: Final = 0.01
@@ -45,6 +53,43 @@ def object_mask(
     if reach < 1:
         return region
     return component(border_walk(region, picture, reach=reach) > 0.5, soft)
+
+
+def other_objects(
+    soft: Float[Tensor, "height width"],
+    mask: Bool[Tensor, "height width"],
+    picture: "Image",
+    *,
+    patches: int,
+) -> list[Bool[Tensor, "height width"]]:
+    """What else stands out of the map that one object was cut from, each by itself.
+
+    The regions above Otsu's threshold that do not touch the object and carry `SECOND`
+    of its weight or more, their borders moved to those of the picture.
+
+    Args:
+        soft: A map in [0, 1] at picture size, large on objects.
+        mask: The object that `object_mask` found in it.
+        picture: The picture.
+        patches: Number of patches the map was made of.
+
+    Returns:
+        Masks that share no pixel with each other or the object, heaviest first.
+    """
+    regions, weights = weighed_regions(soft > otsu_threshold(soft), soft)
+    regions = regions.to(mask.device)
+    least = SECOND * float(soft[mask].double().sum())
+    taken, found = mask.clone(), []
+    for number in weights.argsort(descending=True, stable=True).tolist():
+        region = regions == number + 1
+        if weights[number] < least or (region & mask).any():
+            continue
+        reach = max((soft.numel() / patches) ** 0.5 / 2, 1.0)
+        walked = (border_walk(region, picture, reach=reach) > 0.5) & ~taken
+        if walked.any():
+            found.append(component(walked, soft))
+            taken |= found[-1]
+    return found
 
 
 def border_walk(

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from attnchain.maps import object_region, otsu_threshold, unit_range, weighed_regions
 from attnchain.markov import spectrum
 from attnchain.operators import DenseTransition
+from attnchain.vision.borders import SECOND
 from attnchain.vision.picture_attention import PictureAttention
 
 _EXPONENT: Final = 10
@@ -23,8 +24,6 @@ _EVIDENCE: Final = (-2.29, 0.31, 2.58)
 """Constant, weight of contrast and of agreement: logistic, see docs/segmentation.md."""
 _OF_PROBE: Final = (-2.12, 6.78)
 """Constant, and weight of the gap of objectness, where the model has a probe."""
-_SECOND: Final = 0.25
-"""A region that carries this share of the object's weight is an object, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,4 +161,4 @@ def contrast(
 def _objects(values: Tensor, region: Tensor) -> int:
     """Regions above Otsu's threshold with at least a quarter of the object's weight."""
     _, weights = weighed_regions(values > otsu_threshold(values), values)
-    return int((weights >= _SECOND * float(values[region].sum())).sum())
+    return int((weights >= SECOND * float(values[region].sum())).sum())

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnchain.errors import ArgumentError
 from attnchain.files import AbstractResult, Outputs
 from attnchain.vision import figures
+from attnchain.vision.borders import other_objects
 from attnchain.vision.exports import EXPORTS, REST, coco, write_exports
 from attnchain.vision.picture_attention import PictureAttention
 
@@ -268,6 +270,14 @@ class ObjectSegmentation(PictureSegmentation):
     def maps(self) -> Float[Tensor, "1 height width"]:
         return self.soft[None]
 
+    def instances(self, name: str) -> Bool[Tensor, "instances height width"]:
+        found = super().instances(name)
+        if name != OBJECT_NAMES[1] or not len(found) or (self.objects or 0) < 2:
+            return found
+        patches = self.attention.grid.n_patches
+        others = other_objects(self.soft, found[0], self.picture, patches=patches)
+        return torch.stack([found[0], *others])
+
     @property
     def remarks(self) -> Sequence[str]:
         if self.confidence is None or self.objects is None:
@@ -277,7 +287,10 @@ class ObjectSegmentation(PictureSegmentation):
             said += ": perhaps there is no one object that stands out"
         remarks = [said]
         if self.objects > 1:
-            remarks.append(f"{self.objects} regions stand out; this is the heaviest")
+            remarks.append(
+                f"{self.objects} regions stand out; this is the heaviest "
+                "(instances('object') has all)"
+            )
         if self.attention.objectness is not None:
             remarks.append("what is object is told by a linear probe fitted on masks")
         return remarks
