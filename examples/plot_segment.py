@@ -1,9 +1,9 @@
-"""Segments without training
-=========================
+"""Sets and the main object
+========================
 
 Attention of a vision transformer as a Markov chain over the patches of a picture:
 its metastable sets, among which a walker stays, are the segments. The main object is
-what leads to the class token's view in two bounces.
+what a linear probe calls object, and what the class token sees after ten bounces.
 """
 
 from pathlib import Path

@@ -10,6 +10,7 @@ from tests.vision import tiny
 from attnchain.errors import (
     ArgumentError,
     ModelNotFoundError,
+    OutputError,
     ShapeError,
     UnsupportedModelError,
 )
@@ -125,6 +126,35 @@ def test_a_file_that_holds_no_probe_is_named(content, tmp_path):
         read_probe(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"weights": torch.zeros(3, 16)}, ShapeError),
+        ({"weights": torch.zeros(16)}, ShapeError),
+        ({"layers": (0, 0)}, ArgumentError),
+        ({"layers": (0, -1)}, ArgumentError),
+        ({"layers": (0, 1.5)}, ArgumentError),
+        ({"weights": torch.full((2, 16), torch.nan)}, ArgumentError),
+        ({"constant": float("inf")}, ArgumentError),
+    ],
+)
+def test_a_probe_that_is_none_is_refused(probe, change, error):
+    with pytest.raises(error):
+        replace(probe, **change)
+
+
+def test_a_probe_that_cannot_be_written_is_said(probe, tmp_path):
+    with pytest.raises(OutputError, match="cannot write"):
+        probe.save(tmp_path / "missing" / "probe.safetensors")
+
+
+def test_the_answer_names_what_the_probe_was_fitted_on(probed):
+    attention = read_attention(tiny.picture(), probed, layers=(-1,), size=64)
+    result = segment_object(attention)
+    assert NOTE in result.summary()
+    assert result.facts()["probe"] == NOTE
+
+
 def test_the_packaged_model_has_a_probe():
     found = bundled_probe("dinov2-small-saliency")
     assert found.weights.shape == (len(found.layers), 384)
@@ -137,15 +167,19 @@ def test_a_probe_of_another_model_is_refused(model, probe):
     with pytest.raises(ShapeError, match=r"width 8 .* \[16, 16\]"):
         read_attention(tiny.picture(), narrow, size=64)
     deep = replace(model, probe=replace(probe, layers=(0, 5)))
-    with pytest.raises(ShapeError, match="layers 0, 5"):
+    with pytest.raises(UnsupportedModelError, match="reads layers 0, 5"):
         read_attention(tiny.picture(), deep, size=64)
 
 
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"examples": []}, ArgumentError, "there are none"),
-        ({"layers": ()}, UnsupportedModelError, "name layers"),
+        ({"examples": []}, ArgumentError, "the 0 examples do not hold both"),
+        ({"layers": ()}, UnsupportedModelError, "from 0 on"),
+        ({"layers": (0, 0)}, UnsupportedModelError, "name different layers"),
+        ({"layers": (-1,)}, UnsupportedModelError, "from 0 on"),
+        ({"layers": 1}, ArgumentError, "whole numbers"),
+        ({"size": "big"}, ArgumentError, "size"),
         ({"layers": (0, 9)}, UnsupportedModelError, "layers 0, 9"),
         ({"penalty": 0}, ArgumentError, "penalty"),
     ],
@@ -160,7 +194,10 @@ def test_what_cannot_be_fitted_is_said(model, change, error, words):
     ("mask", "error", "words"),
     [
         (torch.zeros(8, 8, dtype=torch.uint8), ShapeError, r"\(40, 64\)"),
-        (torch.full((40, 64), 7), ArgumentError, r"has \[7\]"),
+        (torch.full((40, 64), 7), ArgumentError, r"example 1: .* has \[7\]"),
+        (np.full((40, 64), 255, np.uint8), ArgumentError, "1 examples .* hold both"),
+        (np.pad(np.full((9, 9), 255), ((9, 22), (9, 46))), ArgumentError, "by 255"),
+        (np.ones((40, 64), np.uint8), ArgumentError, "hold both"),
     ],
 )
 def test_masks_that_are_none_are_refused(model, mask, error, words):

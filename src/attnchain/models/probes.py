@@ -1,5 +1,7 @@
 """A linear probe that says how much of a patch lies on an object."""
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,7 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attnchain.errors import ModelNotFoundError, ShapeError
+from attnchain.errors import (
+    ArgumentError,
+    ModelNotFoundError,
+    OutputError,
+    ShapeError,
+)
 
 _FOLDER: Final = "object_probes"
 
@@ -40,6 +47,21 @@ class ObjectProbe:
     constant: float
     note: str
 
+    def __post_init__(self) -> None:
+        rows = self.weights.shape[0] if self.weights.ndim == 2 else 0
+        if not rows or rows != len(self.layers):
+            message = (
+                f"expected a row of weights for each of {len(self.layers)} layers, but "
+                f"got weights of shape {tuple(self.weights.shape)}"
+            )
+            raise ShapeError(message)
+        whole = all(isinstance(layer, int) and layer >= 0 for layer in self.layers)
+        if not whole or len(set(self.layers)) < rows:
+            message = f"layers are different numbers from 0 on, but are {self.layers!r}"
+            raise ArgumentError(message)
+        if not (self.weights.isfinite().all() and math.isfinite(self.constant)):
+            raise ArgumentError("the weights of a probe must be finite numbers")
+
     def __call__(
         self, states: Sequence[Float[Tensor, "n width"]]
     ) -> Float[Tensor, " n"]:
@@ -63,11 +85,14 @@ class ObjectProbe:
         told = [normalize(x, dim=-1) @ w for x, w in zip(states, weights, strict=True)]
         return (torch.stack(told).sum(0) + self.constant).clamp(0, 1)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the probe as safetensors.
 
         Args:
             path: The file.
+
+        Raises:
+            OutputError: It cannot be written.
         """
         from safetensors.torch import save
 
@@ -76,10 +101,13 @@ class ObjectProbe:
             "weights": self.weights.contiguous(),
             "constant": torch.tensor([self.constant], dtype=torch.float64),
         }
-        path.write_bytes(save(tensors, metadata={"note": self.note}))
+        try:
+            Path(path).write_bytes(save(tensors, metadata={"note": self.note}))
+        except OSError as error:
+            raise OutputError(f"cannot write {path} ({error.strerror})") from error
 
 
-def read_probe(path: Path) -> ObjectProbe:
+def read_probe(path: str | os.PathLike[str]) -> ObjectProbe:
     """Reads what `ObjectProbe.save` wrote.
 
     Args:
@@ -95,10 +123,12 @@ def read_probe(path: Path) -> ObjectProbe:
             return ObjectProbe(
                 layers=tuple(file.get_tensor("layers").tolist()),
                 weights=file.get_tensor("weights"),
-                constant=float(file.get_tensor("constant")),
+                constant=file.get_tensor("constant").item(),
                 note=file.metadata()["note"],
             )
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"there is no file {path}") from error
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         message = f"{path} holds no probe that attnchain wrote ({error})"
         raise ModelNotFoundError(message) from error
 

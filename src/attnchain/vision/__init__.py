@@ -1,4 +1,4 @@
-"""Pictures: their attention as chains, and segments read from it without training.
+"""Pictures: their attention as chains, and segments read from it.
 
 `read_attention` reads a picture's chains. Each question to them is a function:
 `segment_sets` cuts the picture into metastable sets, `segment_point` takes the object

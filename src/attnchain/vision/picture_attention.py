@@ -62,6 +62,7 @@ class PictureAttention(MixedHeads):
             None where the model has no stack of layers to watch.
         objectness: The share of each patch that lies on some object, as the model's
             linear probe tells it; None where the model has no probe.
+        probe_note: What that probe was fitted on.
     """
 
     ending: ClassVar[str] = "-heads.json"
@@ -77,6 +78,7 @@ class PictureAttention(MixedHeads):
     removed: int = 0
     features: Float[Tensor, "n width"] | None = None
     objectness: Float[Tensor, " n"] | None = None
+    probe_note: str = ""
 
     @cached_property
     def rank(self) -> TokenRank:
@@ -134,6 +136,7 @@ class PictureAttention(MixedHeads):
             **super().facts(),
             "picture": self.size,
             "patches": {"rows": self.grid.rows, "columns": self.grid.columns},
+            "probe": self.probe_note,
             "notes": self.notes,
         }
 
@@ -170,7 +173,7 @@ def read_attention(
     """
     check_number(size, "size")
     check_size(size, model)
-    layers = None if layers is None else _numbers(layers)
+    layers = None if layers is None else layer_numbers(layers)
     pixels = model.pixels(picture, size=size)
     grid = model.grid(pixels)
     if grid.n_patches < 2:
@@ -195,6 +198,7 @@ def read_attention(
         removed=grid.n_tokens - grid.n_patches,
         features=patch_states(states[last], grid),
         objectness=_objectness(model, states, grid),
+        probe_note="" if model.probe is None else model.probe.note,
     )
 
 
@@ -204,11 +208,21 @@ def _objectness(
     """What the model's probe says of the patches."""
     if model.probe is None:
         return None
-    read = [patch_states(states[layer], grid) for layer in model.probe.layers]
-    return model.probe([state for state in read if state is not None])
+    found = [patch_states(states[layer], grid) for layer in model.probe.layers]
+    read = [state for state in found if state is not None]
+    if len(read) < len(found):
+        message = (
+            f"the probe of {model.name} reads layers "
+            f"{', '.join(map(str, model.probe.layers))}, but not all of them are there "
+            f"and read tokens of {grid.n_patches} patches; fit one for this model with "
+            "attnchain.vision.fit_probe, or use replace(model, probe=None)"
+        )
+        raise UnsupportedModelError(message)
+    return model.probe(read)
 
 
-def _numbers(layers: Sequence[int]) -> tuple[int, ...]:
+def layer_numbers(layers: Sequence[int]) -> tuple[int, ...]:
+    """Layers as whole numbers; anything else is an ArgumentError."""
     try:
         return tuple(operator.index(layer) for layer in layers)
     except TypeError as error:

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from attnchain.capturing import TokenGrid
-from attnchain.checks import check_positive
+from attnchain.checks import check_number, check_positive
 from attnchain.errors import ArgumentError, ShapeError, UnsupportedModelError
 from attnchain.models import ObjectProbe
+from attnchain.vision.picture_attention import check_size, layer_numbers
 from attnchain.vision.states import patch_states, watched_states
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def fit_probe(
 
     Args:
         model: What `attnchain.models.load` returned.
-        examples: Pictures and masks of their size: 1 on every object, 0 beside them,
-            255 where that is not known.
+        examples: Pictures and masks of their size, tensors or arrays: 1 on every
+            object, 0 beside them, 255 where that is not known.
         layers: Layers whose states are read, counted from 0.
         note: What the examples are, in one sentence; it is kept with the probe.
         size: Longer side the pictures are resized to, in pixels.
@@ -52,31 +53,41 @@ def fit_probe(
         `ObjectProbe`; `dataclasses.replace(model, probe=probe)` uses it.
 
     Raises:
-        ArgumentError: No examples, a penalty that is not positive, or a mask with
-            other values.
+        ArgumentError: Examples without object or without ground, a penalty that is not
+            positive, a mask with other values, or layers that are no numbers from 0 on.
         ShapeError: A mask is not of its picture's size.
         UnsupportedModelError: Layers of the model read no tokens of patches.
     """
     check_positive(penalty, "penalty")
-    layers = tuple(layers)
-    square, product, count = torch.zeros(()), torch.zeros(()), 0
+    check_number(size, "size")
+    check_size(size, model)
+    layers = layer_numbers(layers)
+    square, product, count, low, high = torch.zeros(()), torch.zeros(()), 0, 1.0, 0.0
     for picture, mask in examples:
         states, grid = _states(model, picture, layers, size)
-        shares, known = _shares(mask, picture, grid)
+        shares, known = _shares(torch.as_tensor(mask), picture, grid, count + 1)
         units = torch.cat([normalize(x, dim=-1) for x in states], -1)
-        rows = torch.cat([units, torch.ones_like(units[:, :1])], -1).double().cpu()
+        rows = torch.cat([units, torch.ones_like(units[:, :1])], -1).cpu().double()
         rows, told = rows[known], shares[known].double()
         square = square + rows.mT @ rows / max(len(rows), 1)
         product = product + rows.mT @ told / max(len(rows), 1)
+        low, high = min([low, *told.tolist()]), max([high, *told.tolist()])
         count += 1
-    if not count:
-        raise ArgumentError("a probe is fitted on examples, but there are none")
+    if low >= high:
+        raise ArgumentError(_NOTHING.format(count=count, unknown=UNKNOWN))
     width = (len(square) - 1) // len(layers)
     held = torch.full((len(square),), count * penalty / width, dtype=square.dtype)
     held[-1] = 0
     solved = torch.linalg.solve(square + held.diag(), product)
     weights = solved[:-1].view(len(layers), width).float()
     return ObjectProbe(layers, weights, float(solved[-1]), note)
+
+
+_NOTHING = (
+    "a probe is fitted on what is object and what is not, but the {count} examples do "
+    "not hold both; masks have 1 on every object, 0 beside them, and {unknown} where "
+    "that is not known (so a mask of 0 and 255 has to be divided by 255)"
+)
 
 
 def _states(
@@ -89,28 +100,33 @@ def _states(
         model.model(pixels)
     found = [patch_states(states[layer], grid) for layer in layers]
     read = [state for state in found if state is not None]
-    if not layers or len(read) < len(layers):
+    different = min(layers, default=-1) >= 0 and len(set(layers)) == len(layers)
+    if not different or len(read) < len(layers):
         message = (
-            f"layers {', '.join(map(str, layers)) or '(none)'} of {model.name} read no "
-            f"tokens of {grid.n_patches} patches; name layers of a vision transformer"
+            f"layers {', '.join(map(str, layers)) or '(none)'} of {model.name} are not "
+            f"all there and read tokens of {grid.n_patches} patches; name different "
+            "layers of a vision transformer, from 0 on"
         )
         raise UnsupportedModelError(message)
     return read, grid
 
 
 def _shares(
-    mask: Int[Tensor, "height width"], picture: "Image", grid: TokenGrid
+    mask: Int[Tensor, "height width"], picture: "Image", grid: TokenGrid, number: int
 ) -> tuple[Float[Tensor, " n"], Tensor]:
     """How much of the known part of each patch is object, and what is half known."""
     if tuple(mask.shape) != (picture.height, picture.width):
         message = (
-            f"expected a mask of the picture's size {(picture.height, picture.width)}, "
-            f"but got {tuple(mask.shape)}"
+            f"example {number}: expected a mask of the picture's size "
+            f"{(picture.height, picture.width)}, but got {tuple(mask.shape)}"
         )
         raise ShapeError(message)
     others = sorted(set(mask.unique().tolist()) - {0, 1, UNKNOWN})
     if others:
-        message = f"a mask holds 0, 1 and {UNKNOWN} (not known), but has {others[:5]}"
+        message = (
+            f"example {number}: a mask holds 0, 1 and {UNKNOWN} (not known), but this "
+            f"one has {others[:5]}"
+        )
         raise ArgumentError(message)
     known = (mask != UNKNOWN).float()
     parts = torch.stack([(mask == 1).float(), known])[None]

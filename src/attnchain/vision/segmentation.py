@@ -292,12 +292,16 @@ class ObjectSegmentation(PictureSegmentation):
                 "(instances('object') has all)"
             )
         if self.attention.objectness is not None:
-            remarks.append("what is object is told by a linear probe fitted on masks")
+            remarks.append(f"what is object is told so: {self.attention.probe_note}")
         return remarks
 
     def panels(self) -> "list[Callable[[Axes], object]]":
         if self.start is None:
             drawn = [figures.picture(self.picture), figures.seen(self.attention)]
+            objectness = self.attention.objectness
+            if objectness is not None:
+                told = self.attention.grid.to_map(objectness)
+                drawn.append(figures.one_map(told, title="objectness", label="0 to 1"))
         else:
             drawn = figures.walk(self.attention, self.start)
         title, label = "map the mask is cut from", "0 to 1"
