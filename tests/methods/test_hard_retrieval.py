@@ -33,14 +33,15 @@ from attnchain.operators import (
     as_transition,
 )
 
+SEEDED = torch.Generator().manual_seed(1)
 KEYS = {
     "plain": {},
     "scaled": {"scale": 0.7},
     "causal": {"causal": True},
     "keys hidden": {"mask": torch.arange(40) % 3 > 0},
-    "boolean": {"mask": torch.rand(40, 40) > 0.4},
-    "additive": {"mask": 50 + torch.randn(40, 40).double()},
-    "one row": {"mask": torch.randn(1, 40).double()},
+    "boolean": {"mask": torch.rand(40, 40, generator=SEEDED) > 0.4},
+    "additive": {"mask": 50 + torch.randn(40, 40, generator=SEEDED).double()},
+    "one row": {"mask": torch.randn(1, 40, generator=SEEDED).double()},
 }
 
 
@@ -383,12 +384,12 @@ OPTIONS = {
     "plain": {},
     "scale": {"scale": 0.3},
     "causal": {"is_causal": True},
-    "boolean": {"attn_mask": torch.rand(7, 9) > 0.4},
-    "additive": {"attn_mask": torch.randn(2, 1, 7, 9).double()},
+    "boolean": {"attn_mask": torch.rand(7, 9, generator=SEEDED) > 0.4},
+    "additive": {"attn_mask": torch.randn(2, 1, 7, 9, generator=SEEDED).double()},
     "shared keys": {"enable_gqa": True},
     "shared and masked": {
         "enable_gqa": True,
-        "attn_mask": torch.rand(2, 4, 7, 9) > 0.4,
+        "attn_mask": torch.rand(2, 4, 7, 9, generator=SEEDED) > 0.4,
     },
 }
 
