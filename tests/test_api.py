@@ -39,8 +39,8 @@ NAMES = {
     """,
     "attnchain.models": """
         Frame LoadedDenoiser LoadedModel LoadedPipeline LoadedSpeech LoadedText
-        ObjectProbe PICTURE_ENDINGS layer_stack load of_kind origin read_frames
-        read_picture read_probe to_rgb versions weights_digest
+        ObjectProbe PICTURE_ENDINGS file_digest layer_stack load of_kind origin
+        read_frames read_picture read_probe to_rgb versions weights_digest
     """,
     "attnchain.readouts": """
         Resolvent Sink cluster_heads column_sums continued_sums effective_rank

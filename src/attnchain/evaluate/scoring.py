@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from attnchain.evaluate.datasets import files_in, left_out
 from attnchain.evaluate.labels import VOID, object_beside, read_labels
 from attnchain.evaluate.metrics import class_mean_miou, confusion, iou
 from attnchain.evaluate.report import Table, interval
-from attnchain.models import PICTURE_ENDINGS
+from attnchain.models import PICTURE_ENDINGS, file_digest
 from attnchain.vision import EXPORTS
 
 OURS = EXPORTS["labels"].ending.removesuffix(".png")
@@ -93,7 +92,7 @@ def score_masks(predictions: Path, truth: Path, *, void: int | None = None) -> S
             broken[name] = str(error)
             continue
         ious[name] = iou(mask == 1, right)
-        inputs[name] = {"prediction": _digest(guess), "truth": _digest(file)}
+        inputs[name] = {"prediction": file_digest(guess), "truth": file_digest(file)}
         matrix += confusion((mask == 1).long(), right, count=2)
     if ious and void is not None and not int(matrix[1].sum()):
         message = (
@@ -109,10 +108,6 @@ def score_masks(predictions: Path, truth: Path, *, void: int | None = None) -> S
     )
     mean = class_mean_miou(matrix) if ious else float("nan")
     return Scores(ious, mean, broken, inputs, tuple(note for note in notes if note))
-
-
-def _digest(file: Path) -> str:
-    return sha256(file.read_bytes()).hexdigest()
 
 
 def _predicted(name: str, made: dict[str, Path], folder: Path) -> Path:

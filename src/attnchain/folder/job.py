@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attnchain.errors import ChainError, ImageError, memory_ran_out
 from attnchain.files import DESCRIPTIONS, Outputs, described
 from attnchain.folder.finding import Picture
-from attnchain.models import read_picture, versions, weights_digest
+from attnchain.models import file_digest, read_picture, versions, weights_digest
 from attnchain.vision import Prompt, Segmentation, segment
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Job:
                 "job": self._digest(item),
                 "versions": versions(),
                 "weights_sha256": weights_of(loaded),
-                "input_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "input_sha256": file_digest(path),
                 "settings": asked,
             }
             if item.prompt is not None:

@@ -1,7 +1,7 @@
 """Models by name, and pictures as their pixels.
 
 load: a model with what turns its input into tensors.
-origin, versions, weights_digest: versions and digests to write beside a result.
+origin, versions, weights_digest, file_digest: what is written beside a result.
 of_kind: what `load` returned, of one kind or an error.
 LoadedModel: for pictures, what `load` returns, with its token layout.
 LoadedText: for text, with its tokenizer.
@@ -23,6 +23,7 @@ from attnchain.models.loading import load, of_kind
 from attnchain.models.origins import origin, versions, weights_digest
 from attnchain.models.pictures import PICTURE_ENDINGS, read_picture, to_rgb
 from attnchain.models.probes import ObjectProbe, read_probe
+from attnchain.models.wheels import file_digest
 
 __all__ = [
     "PICTURE_ENDINGS",
@@ -33,6 +34,7 @@ __all__ = [
     "LoadedSpeech",
     "LoadedText",
     "ObjectProbe",
+    "file_digest",
     "layer_stack",
     "load",
     "of_kind",

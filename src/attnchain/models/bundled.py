@@ -28,15 +28,27 @@ class Bundled:
         Raises:
             ModelNotFoundError: This installation has them not.
         """
-        place = files("attnchain.models").joinpath(self.name.replace("-", "_"))
-        folder = Path(str(place))
-        if not folder.is_dir():
-            message = (
-                f"the files of {self.name!r} are missing from this installation "
-                f"({folder}): install attnchain again"
-            )
-            raise ModelNotFoundError(message)
-        return folder
+        return own_path(self.name.replace("-", "_"), of=self.name)
+
+
+def own_path(place: str, *, of: str) -> Path:
+    """Return where a file or folder that is part of this package lies.
+
+    Args:
+        place: Its path from this folder.
+        of: The model it belongs to.
+
+    Raises:
+        ModelNotFoundError: This installation has it not.
+    """
+    path = Path(str(files("attnchain.models").joinpath(place)))
+    if not path.exists():
+        message = (
+            f"the files of {of!r} are missing from this installation ({path}): install "
+            "attnchain again"
+        )
+        raise ModelNotFoundError(message)
+    return path
 
 
 GARMENTS = Bundled(

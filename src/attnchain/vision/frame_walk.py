@@ -13,7 +13,7 @@ from attnchain.capturing import TokenGrid
 from attnchain.errors import UnsupportedModelError
 from attnchain.models import layer_stack
 from attnchain.vision.picture_attention import check_size
-from attnchain.vision.states import patch_states, watched_states
+from attnchain.vision.states import read_states
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,20 +61,17 @@ def read_tokens(
         UnsupportedModelError: The model has no stack of layers over patches.
     """
     check_size(size, model)
-    pixels = model.pixels(frame, size=size)
-    grid = model.grid(pixels)
     count = len(layer_stack(model.model))
-    layers = [min(round(depth * count), count - 1) for depth in _DEPTHS]
-    with torch.no_grad(), watched_states(model.model, layers) as watched:
-        model.model(pixels)
-    states = [patch_states(each, grid) for each in watched.values()]
-    found = [normalize(state, dim=-1) for state in states if state is not None]
-    if len(found) < len(states):
+    depths = [min(round(depth * count), count - 1) for depth in _DEPTHS]
+    layers = list(dict.fromkeys(depths))
+    states, grid = read_states(model, frame, layers, size=size)
+    if states is None:
         message = (
             f"the layers of {model.name} read no tokens of {grid.n_patches} patches, "
             "by which frames are compared; use a plain vision transformer"
         )
         raise UnsupportedModelError(message)
+    found = [normalize(state, dim=-1) for state in states]
     tokens = normalize(torch.cat(found, -1), dim=-1)
     return tokens, TokenGrid(grid.rows, grid.columns)
 

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attnchain.maps import object_region, otsu_threshold, unit_range, weighed_regions
+from attnchain.maps import object_region, unit_range
 from attnchain.markov import spectrum
 from attnchain.operators import DenseTransition
-from attnchain.vision.borders import SECOND
+from attnchain.vision.borders import standing_out
 from attnchain.vision.picture_attention import PictureAttention
 
 _EXPONENT: Final = 10
@@ -145,7 +145,7 @@ def _weighed(values: Tensor, evidence: Callable[[Tensor, Tensor], float]) -> Mai
     if not region.any() or region.all():
         return MainObject(values, 0.0, 0)
     confidence = 1 / (1 + math.exp(-evidence(soft, region)))
-    return MainObject(values, confidence, _objects(soft, region))
+    return MainObject(values, confidence, len(standing_out(soft, region)))
 
 
 def contrast(
@@ -156,9 +156,3 @@ def contrast(
     spreads = [float(side.std(correction=0)) * len(side) for side in (inside, outside)]
     gap = float(inside.mean() - outside.mean())
     return gap / max(sum(spreads) / values.numel(), _FAINTEST)
-
-
-def _objects(values: Tensor, region: Tensor) -> int:
-    """Regions above Otsu's threshold with at least a quarter of the object's weight."""
-    _, weights = weighed_regions(values > otsu_threshold(values), values)
-    return int((weights >= SECOND * float(values[region].sum())).sum())

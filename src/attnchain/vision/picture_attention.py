@@ -28,7 +28,12 @@ from attnchain.operators import (
 from attnchain.plot import save_figure
 from attnchain.ranking import TokenRank, token_rank
 from attnchain.vision.contents import nothing_in
-from attnchain.vision.states import deepest, patch_states, watched_states
+from attnchain.vision.states import (
+    deepest,
+    every_state,
+    patch_states,
+    watched_states,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -208,9 +213,8 @@ def _objectness(
     """What the model's probe says of the patches."""
     if model.probe is None:
         return None
-    found = [patch_states(states[layer], grid) for layer in model.probe.layers]
-    read = [state for state in found if state is not None]
-    if len(read) < len(found):
+    read = every_state(states, model.probe.layers, grid)
+    if read is None:
         message = (
             f"the probe of {model.name} reads layers "
             f"{', '.join(map(str, model.probe.layers))}, but not all of them are there "

@@ -13,7 +13,7 @@ from attnchain.checks import check_number, check_positive
 from attnchain.errors import ArgumentError, ShapeError, UnsupportedModelError
 from attnchain.models import ObjectProbe
 from attnchain.vision.picture_attention import check_size, layer_numbers
-from attnchain.vision.states import patch_states, watched_states
+from attnchain.vision.states import read_states
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,14 +94,9 @@ def _states(
     model: "LoadedModel", picture: "Image", layers: tuple[int, ...], size: int
 ) -> tuple[list[Tensor], TokenGrid]:
     """What the layers read of the patches, and where these lie."""
-    pixels = model.pixels(picture, size=size)
-    grid = model.grid(pixels)
-    with torch.no_grad(), watched_states(model.model, layers) as states:
-        model.model(pixels)
-    found = [patch_states(states[layer], grid) for layer in layers]
-    read = [state for state in found if state is not None]
+    read, grid = read_states(model, picture, layers, size=size)
     different = min(layers, default=-1) >= 0 and len(set(layers)) == len(layers)
-    if not different or len(read) < len(layers):
+    if read is None or not different:
         message = (
             f"layers {', '.join(map(str, layers)) or '(none)'} of {model.name} are not "
             f"all there and read tokens of {grid.n_patches} patches; name different "

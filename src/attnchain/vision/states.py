@@ -1,16 +1,22 @@
 """What layers of a model read, kept while the model runs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnchain.capturing import TokenGrid
 from attnchain.errors import UnsupportedModelError
 from attnchain.models import layer_stack
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from attnchain.models import LoadedModel
 
 
 @contextmanager
@@ -44,6 +50,46 @@ def watched_states(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def read_states(
+    model: "LoadedModel", picture: "Image", layers: Sequence[int], *, size: int
+) -> tuple[list[Float[Tensor, "n width"]] | None, TokenGrid]:
+    """What some layers read of the patches of a picture, and where these lie.
+
+    Args:
+        model: What `attnchain.models.load` returned.
+        picture: A Pillow picture.
+        layers: Layers counted from 0.
+        size: Longer side the picture is resized to, in pixels.
+
+    Returns:
+        A state for each of the layers, as `every_state` has it, and the layout of the
+        tokens.
+
+    Raises:
+        GridError: The size is less than one patch.
+    """
+    pixels = model.pixels(picture, size=size)
+    grid = model.grid(pixels)
+    with torch.no_grad(), watched_states(model.model, layers) as states:
+        model.model(pixels)
+    return every_state(states, layers, grid), grid
+
+
+def every_state(
+    states: Mapping[int, Sequence[Tensor]], layers: Sequence[int], grid: TokenGrid
+) -> list[Float[Tensor, "n width"]] | None:
+    """The states of the patches for each of some layers; None where one has none.
+
+    Args:
+        states: What `watched_states` collected.
+        layers: Layers, by the numbers given there.
+        grid: Layout of the model's tokens.
+    """
+    found = [patch_states(states[layer], grid) for layer in layers]
+    kept = [state for state in found if state is not None]
+    return kept if len(kept) == len(found) else None
 
 
 def deepest(model: nn.Module, layers: Sequence[int] | None) -> int:
